@@ -1,0 +1,43 @@
+"""ScaLR: a point's feature meets that of the pixel it falls on (Puy et al., CVPR 2024)."""
+
+from typing import Any
+
+import lightning
+from pc_2dteachers import sample_pixels
+from pc_data.batch import PointBatch
+from pc_losses import normalized_l2
+from pc_train.schedules import adamw_warmup_cosine
+from torch import Tensor, nn
+
+
+class ScaLR(lightning.LightningModule):
+    """Distils a frozen image network into a point network.
+
+    Args:
+        backbone: The student.
+        teacher: The image network; stays as it is and is in no checkpoint.
+        head: From the student's features to the teacher's; thrown away afterwards.
+        schedule: Arguments of `adamw_warmup_cosine`.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, teacher: nn.Module, head: nn.Module, *, schedule: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.teacher = teacher
+        self.head = head
+        self.schedule = schedule
+
+    def training_step(self, batch: PointBatch) -> Tensor:
+        """The distance of all (point, pixel) pairs of the batch; equation 1 of the paper."""
+        height, width = batch.images.shape[2:]
+        maps = self.teacher(batch.images)  # [b c h' w']
+        target = sample_pixels(maps, batch.pixel, batch.batch, image_size=(width, height))
+        feature = self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
+        return normalized_l2(self.head(feature), target)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with warm-up and cosine decay, on backbone and head."""
+        parameters = [*self.backbone.parameters(), *self.head.parameters()]
+        return adamw_warmup_cosine([{"params": parameters}], **self.schedule)

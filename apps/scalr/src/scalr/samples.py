@@ -1,0 +1,62 @@
+"""ScaLR's input: the points that one random camera sees, and that camera's image."""
+
+import numpy as np
+from pc_data import augment
+from pc_data.augment import Box
+from pc_data.batch import PointBatch, point_features, to_batch
+from pc_data.images import resize_image, resize_pixels
+from pc_data.scan import Scan
+
+
+def make_pair(
+    scan: Scan,
+    rng: np.random.Generator,
+    *,
+    intensity_mean: float,
+    intensity_std: float,
+    min_depth: float,
+    min_x: float,
+    box: Box,
+    image_size: tuple[int, int] = (224, 448),
+    antialias: bool = False,
+    voxel_size: float = 0.1,
+    max_points: int = 20_000,
+    num_neighbors: int = 16,
+) -> PointBatch:
+    """Make a training sample of one scan.
+
+    Args:
+        scan: With cameras.
+        rng: Draws the camera and the augmentation.
+        intensity_mean: Of the dataset.
+        intensity_std: Of the dataset.
+        min_depth: Metres in front of a camera from which on a point counts as seen.
+        min_x: Metres along the scan's x axis from which on a point counts as seen.
+        box: Field of view: lower and upper corner in metres.
+        image_size: (height, width) in pixels.
+        antialias: Low-pass the image before resizing.
+        voxel_size: Metres; one random point of each voxel stays.
+        max_points: The nearest to a random point stay.
+        num_neighbors: For the backbone.
+
+    Raises:
+        DataError: If no camera sees a point, or the image is damaged.
+
+    Source: ScaLR (Puy et al., CVPR 2024), Sec. 4.1, in the order of its released code; that code
+        scales the coordinates in pre-training too, which the paper does not say.
+    """
+    scan = augment.thin(scan, rng, voxel_size=voxel_size)
+    scan = augment.see_one_camera(scan, rng, min_depth=min_depth, min_x=min_x)
+    scan = augment.crop_nearest(scan, rng, max_points=max_points)
+    for move in (augment.rotate_z, augment.flip, augment.scale):
+        scan = move(scan, rng)
+    scan = augment.crop_box(scan, box)
+    (camera,) = scan.cameras
+    pixel = augment.pixels_of(scan, camera)
+    return to_batch(
+        scan,
+        point_features(scan, intensity_mean=intensity_mean, intensity_std=intensity_std),
+        num_neighbors=num_neighbors,
+        image=resize_image(camera.load_image(), image_size, antialias=antialias),
+        pixel=resize_pixels(pixel, camera.image_size, image_size),
+    )

@@ -1,0 +1,33 @@
+"""Frozen 2D networks as dense feature maps, read at pixels.
+
+The names below load on first use, so that importing this package, and listing the teachers, costs
+neither torch nor timm.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pc_2dteachers.catalog import list_teachers as list_teachers
+    from pc_2dteachers.sampling import sample_pixels as sample_pixels
+    from pc_2dteachers.teacher import Teacher as Teacher
+    from pc_2dteachers.teacher import TeacherConcat as TeacherConcat
+    from pc_2dteachers.zoo import create_teacher as create_teacher
+
+_MODULES = {
+    "Teacher": "teacher",
+    "TeacherConcat": "teacher",
+    "create_teacher": "zoo",
+    "list_teachers": "catalog",
+    "sample_pixels": "sampling",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULES)

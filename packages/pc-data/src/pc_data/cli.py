@@ -1,0 +1,119 @@
+"""The `pc-data` command: make a synthetic world, check a dataset, show a scan."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pc_data.commandline import run
+from pc_data.progress import progress_line
+
+if TYPE_CHECKING:
+    from pc_data.nuscenes import NuScenes
+    from pc_data.semantic_kitti import SemanticKITTI
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `pc-data` with the given arguments, or those of the process, and return its exit code."""
+    return run(
+        {"make": make, "check": check, "show": show},
+        prog="pc-data",
+        description="LiDAR datasets: make a synthetic one, check one, look at one.",
+        argv=argv,
+    )
+
+
+def make(
+    world: Literal["street"],
+    *,
+    out: Path,
+    format: Literal["nuscenes", "semantickitti"] = "nuscenes",  # noqa: A002
+    scenes: int = 8,
+    frames: int = 4,
+    seed: int = 0,
+) -> None:
+    """Write a synthetic world in a dataset's official layout.
+
+    Args:
+        world: What to build.
+        out: Folder to write, new or empty.
+        format: Layout of the files.
+        scenes: Number of scenes; a quarter of them form the validation split.
+        frames: Scans of each scene.
+        seed: Everything follows from it.
+    """
+    if scenes < 1 or frames < 1:
+        raise ValueError(f"--scenes and --frames must be at least 1, got {scenes} and {frames}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is in use; pass a new folder as --out, or empty this one")
+    if format == "nuscenes":
+        from pc_data.synthetic import make_street_nuscenes as write
+    else:
+        from pc_data.synthetic import make_street_semantic_kitti as write
+    progress = progress_line(f"making {world}")
+    write(out, num_scenes=scenes, seed=seed, frames_per_scene=frames, progress=progress)
+    print(f"wrote {out}\nnext: pc-data check {out}")
+
+
+def check(root: Path, *, json: bool = False) -> int:
+    """Read everything in a dataset's folder and list what is missing or damaged.
+
+    Every table is parsed, every scan is read and every image is decoded. The exit code is 0 if all
+    is well and 2 if not.
+
+    Args:
+        root: Folder in the layout of nuScenes or SemanticKITTI.
+        json: Print the report as JSON.
+    """
+    import dataclasses
+    from json import dumps
+
+    from pc_data.check import check_dataset
+
+    report = check_dataset(root, progress=progress_line("checking"))
+    if json:
+        print(dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=2))
+    else:
+        print(report.text())
+        if report.ok:
+            print(f"next: pc-data show {root}")
+    return 0 if report.ok else 2
+
+
+def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("scan.png")) -> None:
+    """Draw a scan from above and on its images, as a PNG.
+
+    Args:
+        root: Folder in the layout of nuScenes or SemanticKITTI.
+        split: Split that the index counts in.
+        index: Number of the scan, from 0.
+        out: The picture's file.
+    """
+    from pc_data.show import show_scan
+
+    dataset = _open(root, split)
+    if not 0 <= index < len(dataset):
+        raise ValueError(
+            f"--index must be in [0, {len(dataset) - 1}] (split {split} of {root}), got {index}"
+        )
+    scan = dataset[index]
+    figure = show_scan(scan, dataset.class_names, min_depth=dataset.min_depth, min_x=dataset.min_x)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+    print(f"wrote {out}: scan {scan.name}, {index + 1} of {len(dataset)} in split {split}")
+
+
+def _open(root: Path, split: str) -> "NuScenes | SemanticKITTI":
+    """Open the dataset that the folder holds, with the first version that has the split."""
+    from pc_data.errors import DataError
+    from pc_data.layouts import check_root
+    from pc_data.nuscenes import NuScenes, list_versions
+    from pc_data.semantic_kitti import SemanticKITTI
+
+    if check_root(root, "nuScenes", "SemanticKITTI") == "SemanticKITTI":
+        return SemanticKITTI(root, split=split)
+    refusal = DataError(f"{root} has no version")
+    for version in reversed(list_versions(root)):  # trainval, test, mini
+        try:
+            return NuScenes(root, version=version, split=split)
+        except DataError as error:
+            refusal = error
+    raise refusal

@@ -1,0 +1,69 @@
+"""One colour per class name, the same in every picture."""
+
+import colorsys
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+IGNORED = (0.25, 0.28, 0.34)
+"""Colour of points whose class is ignored."""
+
+# For a dark ground. Related classes share a hue and differ in lightness, so that a person who
+# sees fewer hues still tells ground, vehicles, people and plants apart.
+_HEX = {
+    "car": "3fa7ff",
+    "truck": "1f6fe0",
+    "bus": "4fe0e8",
+    "trailer": "a5d8ff",
+    "construction_vehicle": "1fb5a8",
+    "other_vehicle": "1fb5a8",
+    "bicycle": "c77dff",
+    "motorcycle": "9d4edd",
+    "pedestrian": "ff4b3e",
+    "person": "ff4b3e",
+    "bicyclist": "ff9ad5",
+    "motorcyclist": "ff4fc3",
+    "traffic_cone": "ff8c1a",
+    "barrier": "f4d35e",
+    "traffic_sign": "ffd400",
+    "pole": "fff3b0",
+    "fence": "c98f4e",
+    "manmade": "d9c7a0",
+    "building": "d9c7a0",
+    "driveable_surface": "7a7f8c",
+    "road": "7a7f8c",
+    "parking": "a6a9b6",
+    "other_flat": "8c6d8a",
+    "other_ground": "8c6d8a",
+    "sidewalk": "c9b8d8",
+    "terrain": "a8b75a",
+    "vegetation": "2fa56b",
+    "trunk": "9c6b3f",
+}
+
+
+def class_colors(class_names: Sequence[str]) -> Float32[np.ndarray, "k 3"]:
+    """Look up the colours of classes.
+
+    A name that is not in the table gets a hue of its own from its letters, so a class keeps its
+    colour whatever the other classes are. Case, dashes and spaces do not matter.
+
+    Args:
+        class_names: The classes, in the order of their labels.
+
+    Returns:
+        RGB in 0..1.
+    """
+    colors = [_color(name) for name in class_names]
+    return np.array(colors, dtype=np.float32).reshape(-1, 3)
+
+
+def _color(name: str) -> tuple[float, float, float]:
+    key = name.strip().lower().replace("-", "_").replace(" ", "_")
+    if code := _HEX.get(key):
+        red, green, blue = bytes.fromhex(code)
+        return red / 255, green / 255, blue / 255
+    hue = zlib.crc32(key.encode()) * 0.6180339887 % 1
+    return colorsys.hls_to_rgb(hue, 0.6, 0.65)

@@ -1,0 +1,38 @@
+"""Which datasets there are, by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pc_data.nuscenes import NuScenes
+from pc_data.semantic_kitti import SemanticKITTI
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """One dataset on disk.
+
+    Attributes:
+        root: The dataset's folder.
+        name: Its layout: nuscenes or semantickitti.
+        version: Tables to read (nuScenes only).
+        split: Which scans: train, val, test or all.
+    """
+
+    root: Path
+    name: Literal["nuscenes", "semantickitti"] = "nuscenes"
+    version: str = "v1.0-trainval"
+    split: str = "train"
+
+
+def open_dataset(config: DataConfig, *, split: str | None = None) -> NuScenes | SemanticKITTI:
+    """Open a dataset, or another split of it.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If the folder is not such a dataset.
+    """
+    split = split or config.split
+    if config.name == "nuscenes":
+        return NuScenes(config.root, version=config.version, split=split)
+    return SemanticKITTI(config.root, split=split)

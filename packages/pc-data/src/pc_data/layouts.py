@@ -1,0 +1,94 @@
+"""Which dataset's official layout a folder has, told from the names in it alone."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pc_data.errors import DataError
+
+_MARKERS = {
+    "nuScenes": ("v1.0-*/scene.json", "v1.0-*/sample.json", "v1.0-*/sample_data.json", "v1.0-*/"),
+    "SemanticKITTI": ("dataset/sequences/[0-9][0-9]/", "sequences/[0-9][0-9]/"),
+    "KITTI object": ("training/velodyne/", "training/label_2/"),
+    "PandaSet": ("[0-9][0-9][0-9]/lidar/", "[0-9][0-9][0-9]/camera/"),
+    "Argoverse 2": ("sensor/*/*/sensors/", "*/sensors/lidar/"),
+    "ScanNet": ("scans/scene*/", "scans_test/scene*/"),
+    "Waymo v2": ("training/lidar/", "validation/lidar/", "lidar/*.parquet"),
+}
+
+
+def find_layout(root: Path) -> str | None:
+    """Name the dataset whose files lie directly under a folder, or None.
+
+    Args:
+        root: An existing folder.
+
+    Returns:
+        `nuScenes`, `SemanticKITTI` or the name of a layout that is recognised but not read here.
+    """
+    for name, patterns in _MARKERS.items():
+        if any(True for pattern in patterns for _ in root.glob(pattern)):
+            return name
+    return None
+
+
+def check_root(root: Path, *expected: str) -> str:
+    """Refuse a folder that holds none of the expected datasets, and say what to pass instead.
+
+    Args:
+        root: The folder a user gave.
+        expected: Names of layouts as `find_layout` gives them.
+
+    Returns:
+        The one that the folder has.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If the folder has another layout or none.
+    """
+    names = " or ".join(expected)
+    if not root.is_dir():
+        siblings = [path.name for path in _folders(root.parent)]
+        near = difflib.get_close_matches(root.name, siblings, n=1)
+        hint = f"; did you mean {root.parent / near[0]}?" if near else ""
+        kind = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(f"root of {names}: {root} {kind}{hint}")
+    found = find_layout(root)
+    if found in expected:
+        return found
+    for place in (root.parent, root.parent.parent, *_folders(root)):
+        if find_layout(place) in expected:
+            raise DataError(f"{root} is not the root of {names}; pass {place}")
+    if found is not None:
+        reader = _READERS.get(found)
+        advice = f"read it with {reader}" if reader else f"pass a folder that holds {names}"
+        raise DataError(f"{root} holds {found}, not {names}; {advice}")
+    markers = " or ".join(_TELLTALE[name] for name in expected)
+    content = ", ".join(sorted(path.name for path in root.iterdir())[:6]) or "nothing"
+    raise DataError(
+        f"{root} does not look like {names}: it holds {content}; pass the folder that holds "
+        f"{markers}"
+    )
+
+
+_READERS = {"nuScenes": "NuScenes", "SemanticKITTI": "SemanticKITTI"}
+_TELLTALE = {
+    "nuScenes": "v1.0-*/ beside samples/",
+    "SemanticKITTI": "dataset/sequences/ or sequences/",
+}
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+
+
+def known_split(split: str, splits: Sequence[str]) -> None:
+    """Refuse an unknown split with the nearest known one.
+
+    Raises:
+        ValueError: If `split` is not one of `splits`.
+    """
+    if split not in splits:
+        near = difflib.get_close_matches(split, splits, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}{hint}")

@@ -1,0 +1,196 @@
+"""Loading whose every sample is a pure function of (seed, epoch, index).
+
+Neither the number of workers nor an interruption changes what a step sees: the order of an epoch
+follows from (seed, epoch), a sample's random numbers from (seed, epoch, index), and a resumed
+loader starts at its step without replaying anything.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pc_data.batch import PointBatch, pack
+from pc_data.scan import Scan
+
+MakeSample = Callable[[Scan, np.random.Generator], PointBatch]
+
+_ORDER_STREAM = 1 << 63  # keeps the epochs' orders apart from the samples' streams
+
+
+class SampleKey(NamedTuple):
+    """What a loader asks a dataset for."""
+
+    epoch: int
+    index: int
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Random numbers of one sample of one epoch."""
+    key = np.array([seed, (epoch << 40) + index], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """Order in which an epoch visits the samples."""
+    key = np.array([seed, _ORDER_STREAM + epoch], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(num_samples)
+
+
+class Samples(Dataset):
+    """One or several datasets, end to end, each with its own way from scan to sample.
+
+    Args:
+        sources: Pairs of a sequence of scans and the function that makes a sample of one.
+        seed: Of all random numbers.
+    """
+
+    def __init__(self, sources: Sequence[tuple[Sequence[Scan], MakeSample]], *, seed: int) -> None:
+        self.sources = list(sources)
+        self.seed = seed
+        self.starts = np.cumsum([0, *(len(scans) for scans, _ in self.sources)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, key: SampleKey) -> PointBatch:
+        epoch, index = key
+        source = int(np.searchsorted(self.starts, index, side="right")) - 1
+        scans, make_sample = self.sources[source]
+        scan = scans[int(index - self.starts[source])]
+        return make_sample(scan, sample_rng(self.seed, epoch, index))
+
+
+class _StepSampler(Sampler[list[SampleKey]]):
+    """Batches of this rank from a given step on."""
+
+    def __init__(self, num_samples: int, *, batch_size: int, seed: int, rank: int, world_size: int):
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.steps_per_epoch = num_samples // (batch_size * world_size)
+        self.first, self.last = 0, 0
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        joint = self.batch_size * self.world_size
+        current, order = -1, np.empty(0, np.int64)
+        for step in range(self.first, self.last):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                current, order = epoch, epoch_order(self.seed, epoch, self.num_samples)
+            mine = order[position * joint : (position + 1) * joint][self.rank :: self.world_size]
+            yield [SampleKey(epoch, int(index)) for index in mine]
+
+
+class StepLoader:
+    """A training run's batches, from the first step to the last, resumable at any step.
+
+    Epochs follow each other without a seam; what does not fill a joint batch is left out of its
+    epoch. The state counts batches handed out, not those that workers prepared ahead.
+
+    Args:
+        samples: The samples.
+        batch_size: Scans a process sees in a step.
+        num_steps: Length of the run.
+        rank: This process.
+        world_size: Number of processes; they share each joint batch.
+        num_workers: Worker processes; 0 loads in this one.
+
+    Raises:
+        ValueError: If the samples do not fill one joint batch.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        batch_size: int,
+        num_steps: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        self.num_steps = num_steps
+        self.next_step = 0
+        self._sampler = _StepSampler(
+            len(samples), batch_size=batch_size, seed=samples.seed, rank=rank, world_size=world_size
+        )
+        if self._sampler.steps_per_epoch == 0:
+            raise ValueError(
+                f"a joint batch takes {batch_size * world_size} scans (batch_size {batch_size} on "
+                f"{world_size} processes) but there are {len(samples)}; lower batch_size"
+            )
+        self._loader = DataLoader(
+            samples, batch_sampler=self._sampler, num_workers=num_workers, collate_fn=pack
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Joint batches in one pass over the samples."""
+        return self._sampler.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[PointBatch]:
+        self._sampler.first, self._sampler.last = self.next_step, self.num_steps
+        for batch in self._loader:
+            self.next_step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of batches handed out."""
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after that many batches."""
+        self.next_step = state["next_step"]
+
+
+class _RankSampler(Sampler[list[SampleKey]]):
+    """Each sample once over all ranks, in order; ranks may differ by one sample."""
+
+    def __init__(self, num_samples: int, *, batch_size: int, rank: int, world_size: int) -> None:
+        self.mine = list(range(rank, num_samples, world_size))
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.mine) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in range(0, len(self.mine), self.batch_size):
+            yield [SampleKey(0, i) for i in self.mine[start : start + self.batch_size]]
+
+
+def evaluation_loader(
+    samples: Samples,
+    *,
+    batch_size: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> DataLoader:
+    """Every sample exactly once over all processes, nothing padded or repeated."""
+    sampler = _RankSampler(len(samples), batch_size=batch_size, rank=rank, world_size=world_size)
+    return DataLoader(
+        samples, batch_sampler=sampler, num_workers=num_workers, collate_fn=pack
+    )
+
+
+def label_fraction(num_samples: int, fraction: float, *, seed: int) -> np.ndarray:
+    """Choose a share of the samples for training with few labels; at least one.
+
+    Subsets of one seed are nested: a smaller fraction is part of every larger one.
+
+    Returns:
+        Sorted indices.
+
+    Raises:
+        ValueError: If the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    count = max(1, round(num_samples * fraction))
+    return np.sort(epoch_order(seed, 0, num_samples)[:count])
+
+

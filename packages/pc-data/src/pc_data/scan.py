@@ -1,0 +1,107 @@
+"""One LiDAR or RGB-D scan as plain arrays, with the cameras that saw it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from pc_data.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A calibrated image of the scan; its pixels are decoded only on request.
+
+    Attributes:
+        name: The sensor's name in its dataset, e.g. `CAM_FRONT`.
+        image_file: The JPEG or PNG.
+        image_size: (width, height) in pixels.
+        intrinsics: Camera matrix K, in pixels of an image of that size.
+        from_scan: Camera-from-scan, metres; the camera looks along +z, x right, y down. Affine
+            rather than rigid, so that it stays true when the scan is flipped or scaled.
+    """
+
+    name: str
+    image_file: Path
+    image_size: tuple[int, int]
+    intrinsics: Float64[np.ndarray, "3 3"]
+    from_scan: Float64[np.ndarray, "4 4"]
+
+    def load_image(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Decode the image as RGB.
+
+        Raises:
+            DataError: If the file is missing, does not decode, or has another size.
+        """
+        from PIL import Image
+
+        if not self.image_file.is_file():
+            raise DataError(f"{self.image_file}: image file is missing; restore it or drop the scan")
+        try:
+            with Image.open(self.image_file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{self.image_file}: image does not decode ({error}); fetch the file again"
+            ) from error
+        height, width = pixels.shape[:2]
+        if (width, height) != tuple(self.image_size):
+            raise DataError(
+                f"{self.image_file}: image is {width}x{height} pixels but its calibration is for "
+                f"{self.image_size[0]}x{self.image_size[1]}; use the original image"
+            )
+        return pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Points of one moment in one frame, and what is known of each.
+
+    Attributes:
+        name: Unique within its dataset, readable (e.g. the sample token or `08/000123`).
+        xyz: Points in metres, in the sensor frame unless a reader says otherwise.
+        intensity: Return strength, in the dataset's own unit.
+        color: RGB in 0..1.
+        normal: Unit surface normals.
+        labels: Training class of each point, -1 = ignored.
+        instance: Object of each point, 0 = none.
+        cameras: The images taken with the scan.
+        pose: World-from-scan.
+        timestamp: Seconds.
+    """
+
+    name: str
+    xyz: Float32[np.ndarray, "n 3"]
+    intensity: Float32[np.ndarray, " n"] | None = None
+    color: Float32[np.ndarray, "n 3"] | None = None
+    normal: Float32[np.ndarray, "n 3"] | None = None
+    labels: Int64[np.ndarray, " n"] | None = None
+    instance: Int64[np.ndarray, " n"] | None = None
+    cameras: tuple[Camera, ...] = ()
+    pose: Float64[np.ndarray, "4 4"] | None = None
+    timestamp: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def select(self, keep: Int64[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> "Scan":
+        """Keep some points, given by index (in that order) or by mask; cameras stay."""
+        per_point = ("xyz", "intensity", "color", "normal", "labels", "instance")
+        kept = {
+            name: value[keep] for name in per_point if (value := getattr(self, name)) is not None
+        }
+        return dataclasses.replace(self, **kept)
+
+    def camera(self, name: str) -> Camera:
+        """Return the camera of that name.
+
+        Raises:
+            DataError: If the scan has no such camera.
+        """
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        known = ", ".join(camera.name for camera in self.cameras) or "none"
+        raise DataError(f"scan {self.name} has no camera {name!r}; it has: {known}")

@@ -1,0 +1,29 @@
+"""Checks and conversions of the point arrays that public functions receive."""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def require_points(
+    points: np.ndarray, *, name: str = "points", dims: tuple[int, ...] = (2, 3)
+) -> Float[np.ndarray, "n d"]:
+    """Return finite points as a contiguous float32 or float64 array.
+
+    float32 stays what it is, half precision becomes float32, all other numbers float64.
+
+    Raises:
+        ValueError: If the shape is not [n d] with d in `dims`, or a coordinate is not finite.
+    """
+    if points.ndim != 2 or points.shape[1] not in dims:
+        allowed = " or ".join(str(d) for d in dims)
+        raise ValueError(f"{name} must have shape [n d] with d = {allowed}, got {points.shape}")
+    is_single = points.dtype in (np.float16, np.float32)
+    points = np.ascontiguousarray(points, np.float32 if is_single else np.float64)
+    finite = np.isfinite(points)
+    if not finite.all():
+        count = len(points) - int(finite.all(axis=1).sum())
+        raise ValueError(
+            f"{name} must be finite, got {count} of {len(points)} points with NaN or infinite "
+            "coordinates; drop them first"
+        )
+    return points

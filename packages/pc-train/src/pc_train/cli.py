@@ -1,0 +1,56 @@
+"""The `pc-train` command."""
+
+from pathlib import Path
+
+from pc_data.commandline import run
+from pc_data.datasets import DataConfig
+
+from pc_train.configs import FineTuneConfig, ProbeConfig, few_labels
+
+
+def probe(config: ProbeConfig) -> None:
+    """Train a linear classifier on a frozen backbone, and evaluate it.
+
+    Args:
+        config: What to train on what.
+    """
+    from pc_train import downstream
+
+    print(f"mIoU {100 * downstream.probe(config).miou:.2f}%; report: {config.out / 'report.html'}")
+
+
+def finetune(config: FineTuneConfig) -> None:
+    """Train backbone and classifier together, and evaluate them.
+
+    Args:
+        config: What to train on what.
+    """
+    from pc_train import downstream
+
+    score = downstream.finetune(config)
+    print(f"mIoU {100 * score.miou:.2f}%; report: {config.out / 'report.html'}")
+
+
+def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) -> None:
+    """Evaluate the model of a finished probe or finetune run on a dataset.
+
+    Args:
+        run: The run's folder.
+        data: Labelled dataset; name its split.
+        out: Folder for scores.json and report.html.
+        num_workers: Loader processes.
+    """
+    from pc_train import downstream
+
+    score = downstream.evaluate(run, data, out=out, num_workers=num_workers)
+    print(f"mIoU {100 * score.miou:.2f}%; report: {out / 'report.html'}")
+
+
+def main() -> int:
+    """Run `pc-train`."""
+    return run(
+        {"probe": probe, "finetune": finetune, "evaluate": evaluate},
+        prog="pc-train",
+        description="Measure what a point-cloud backbone is worth with labels.",
+        presets={"finetune": {"few_labels": few_labels}},
+    )

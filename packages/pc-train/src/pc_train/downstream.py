@@ -1,0 +1,237 @@
+"""What a backbone is worth: linear probing, fine-tuning and evaluation as runs."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pc_data.batch import PointBatch
+from pc_data.commandline import to_yaml
+from pc_data.datasets import DataConfig, open_dataset
+from pc_data.errors import DataError
+from pc_data.loading import Samples, StepLoader, evaluation_loader, label_fraction, sample_rng
+from pc_data.progress import progress_line
+from pc_data.scan import Scan
+from torch import nn
+
+from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
+from pc_train.fitting import fit
+from pc_train.networks import NamedBackbone, load_model, open_backbone, save_model
+from pc_train.pictures import report_segmentation
+from pc_train.runs import open_run, write_json
+from pc_train.samples import evaluation_sample, training_sample
+from pc_train.segmentation import (
+    FineTune,
+    LinearProbe,
+    SegmentationModel,
+    confusion,
+    iou_per_class,
+    mean_iou,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Result of an evaluation.
+
+    Attributes:
+        miou: Mean over the classes that occur.
+        iou: Of each class by name; NaN where it does not occur.
+        num_scans: Scans evaluated.
+    """
+
+    miou: float
+    iou: dict[str, float]
+    num_scans: int
+
+
+class _Chosen:
+    """Some scans of a dataset, in order."""
+
+    def __init__(self, dataset: Any, indices: np.ndarray) -> None:  # noqa: ANN401
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Scan:
+        return self.dataset[int(self.indices[index])]
+
+
+def probe(config: ProbeConfig) -> Score:
+    """Train a linear classifier on a frozen backbone, and evaluate it.
+
+    A run that was interrupted is resumed, a finished one is only read.
+
+    Raises:
+        ValueError: If the data, the backbone file or the run folder does not fit.
+    """
+    backbone = open_backbone(config.backbone, random_weights=config.random_weights)
+    return _run(config, backbone, LinearProbe, title="linear probing")
+
+
+def finetune(config: FineTuneConfig) -> Score:
+    """Train backbone and classifier together, and evaluate them.
+
+    A run that was interrupted is resumed, a finished one is only read.
+
+    Raises:
+        ValueError: If the data, the backbone file or the run folder does not fit.
+    """
+    backbone = open_backbone(
+        config.backbone, random_weights=config.random_weights, drop_path=config.drop_path
+    )
+    task = partial(FineTune, layer_decay=config.layer_decay)
+    return _run(config, backbone, task, title="fine-tuning")
+
+
+def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) -> Score:
+    """Evaluate the model of a finished probing or fine-tuning run on a dataset's split.
+
+    Raises:
+        FileNotFoundError: If the run is not finished.
+        ValueError: If the dataset has other classes than the model.
+    """
+    backbone, head, class_names = load_model(run)
+    dataset = open_dataset(data)
+    if tuple(class_names) != tuple(dataset.class_names):
+        raise ValueError(
+            f"{run} predicts {len(class_names)} classes ({', '.join(class_names[:3])}, ...) but "
+            f"{data.root} has {dataset.num_classes} ({', '.join(dataset.class_names[:3])}, ...); "
+            "evaluate on the dataset that the model was trained for"
+        )
+    model = SegmentationModel(backbone.network, head)
+    score = score_model(model, backbone, dataset, title="evaluation", num_workers=num_workers)
+    write_json(out / "scores.json", dataclasses.asdict(score))
+    _report(out, score, model, backbone, dataset, title="evaluation")
+    return score
+
+
+def score_model(
+    model: nn.Module,
+    backbone: NamedBackbone,
+    dataset: Any,  # noqa: ANN401 - a sequence of scans with class_names
+    *,
+    title: str,
+    num_workers: int,
+    voxel_size: float = 0.1,
+) -> Score:
+    """Evaluate class scores on every labelled point of a dataset."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    make_sample = partial(
+        evaluation_sample, **input_arguments(dataset, backbone), voxel_size=voxel_size
+    )
+    samples = Samples([(dataset, make_sample)], seed=0)
+    loader = evaluation_loader(samples, num_workers=num_workers)
+    report = progress_line(title)
+
+    def watched() -> Iterator[PointBatch]:
+        for done, batch in enumerate(loader, start=1):
+            yield batch
+            report(done, len(samples))
+
+    counts = confusion(model, watched(), dataset.num_classes, device=device)
+    if not counts.any():
+        raise DataError(f"{dataset.root}: no scan of split {dataset.split!r} has labels")
+    iou = dict(zip(dataset.class_names, iou_per_class(counts).tolist(), strict=True))
+    return Score(miou=mean_iou(counts), iou=iou, num_scans=len(dataset))
+
+
+def _run(
+    config: SegmentationConfig, backbone: NamedBackbone, task: Callable[..., Any], *, title: str
+) -> Score:
+    train, val = open_dataset(config.data), open_dataset(config.data, split=config.val_split)
+    open_run(config.out, to_yaml(config))
+    finished = config.out / "scores.json"
+    if finished.is_file():
+        return Score(**json.loads(finished.read_text()))
+    chosen = _Chosen(train, label_fraction(len(train), config.fraction, seed=config.seed))
+    make_sample = partial(
+        training_sample,
+        **input_arguments(train, backbone),
+        voxel_size=config.voxel_size,
+        max_points=config.max_points,
+    )
+    samples = Samples([(chosen, make_sample)], seed=config.seed)
+    steps_per_epoch = max(len(samples) // config.batch_size, 1)
+    num_steps = config.max_steps or config.epochs * steps_per_epoch
+    torch.manual_seed(config.seed)
+    model = task(
+        backbone.network,
+        train.num_classes,
+        num_steps=num_steps,
+        warmup_steps=config.warmup_epochs * steps_per_epoch,
+        lr=config.lr,
+        min_lr=config.min_lr,
+        weight_decay=config.weight_decay,
+    )
+    hardware = config.hardware
+    trainer = fit(
+        model,
+        lambda rank, world_size: StepLoader(
+            samples,
+            batch_size=config.batch_size // world_size,
+            num_steps=num_steps,
+            rank=rank,
+            world_size=world_size,
+            num_workers=hardware.num_workers,
+        ),
+        out=config.out,
+        num_steps=num_steps,
+        seed=config.seed,
+        title=title,
+        hardware=hardware,
+        save_every=config.save_every,
+    )
+    score = score_model(
+        model,
+        backbone,
+        val,
+        title=f"{title}, evaluation",
+        num_workers=hardware.num_workers,
+        voxel_size=config.voxel_size,
+    )
+    if trainer.is_global_zero:
+        card = {"class_names": list(train.class_names), "labels": str(config.data.root)}
+        save_model(config.out, backbone, card=card, head=model.head)
+        _report(config.out, score, model, backbone, val, title=title)
+        write_json(finished, dataclasses.asdict(score))
+    return score
+
+
+def _report(
+    out: Path,
+    score: Score,
+    model: nn.Module,
+    backbone: NamedBackbone,
+    dataset: Any,  # noqa: ANN401
+    *,
+    title: str,
+) -> None:
+    scan = dataset[len(dataset) // 2]
+    sample = evaluation_sample(scan, sample_rng(0, 0, 0), **input_arguments(dataset, backbone))
+    report_segmentation(
+        out,
+        score,
+        model=model.cpu().eval(),
+        sample=sample,
+        scan=scan,
+        class_names=tuple(dataset.class_names),
+        title=f"pc-train: {title}",
+    )
+
+
+def input_arguments(dataset: Any, backbone: NamedBackbone) -> dict[str, Any]:  # noqa: ANN401
+    """What turns a scan of this dataset into input of this network."""
+    fov = backbone.network.fov.tolist()
+    return {
+        "intensity_mean": dataset.intensity_mean,
+        "intensity_std": dataset.intensity_std,
+        "box": (tuple(fov[0]), tuple(fov[1])),
+        "num_neighbors": backbone.network.num_neighbors,
+    }

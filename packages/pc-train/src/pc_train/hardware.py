@@ -1,0 +1,23 @@
+"""Where a run computes; shared by all commands."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareConfig:
+    """Devices and precision of a run.
+
+    Attributes:
+        accelerator: auto takes a GPU if there is one.
+        devices: Devices on this machine; 0 takes all (one process on a CPU).
+        num_nodes: Machines; start the same command on each through torchrun or Slurm.
+        precision: auto is 16-bit mixed precision on a GPU (as the paper) and 32-bit on a CPU.
+        num_workers: Loader processes for each device.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 0
+    num_nodes: int = 1
+    precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
+    num_workers: int = 2

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pc_geometry import voxel_coordinates, voxel_subsample
+
+from tests.pc_geometry.lanes import compiled_only, unchecked_only
+from tests.real_data import REAL_DATA, needs_real_data
+
+
+def naive_coordinates(points, voxel_size, origin):
+    return np.floor((points.astype(np.float64) - origin) / voxel_size).astype(np.int64)
+
+
+def naive_subsample(points, voxel_size):
+    """A dictionary from voxel to number, in file order."""
+    numbers, indices, inverse = {}, [], []
+    for i, cell in enumerate(map(tuple, naive_coordinates(points, voxel_size, points.min(0)))):
+        if cell not in numbers:
+            numbers[cell] = len(numbers)
+            indices.append(i)
+        inverse.append(numbers[cell])
+    return np.array(indices), np.array(inverse)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [2, 3])
+def test_coordinates_equal_the_definition(dtype, d):
+    points = (np.random.default_rng(0).normal(size=(200, d)) * 50).astype(dtype)
+    expected = naive_coordinates(points, 0.1, points.min(axis=0).astype(np.float64))
+    cells = voxel_coordinates(points, 0.1)
+    assert cells.dtype == np.int64
+    np.testing.assert_array_equal(cells, expected)
+    assert (cells.min(axis=0) == 0).all()
+    origin = np.linspace(-3, 4, d)
+    expected = naive_coordinates(points, 0.1, origin)
+    np.testing.assert_array_equal(voxel_coordinates(points, 0.1, origin=origin), expected)
+
+
+def test_coordinates_round_down_below_the_origin():
+    points = np.array([[-0.1, -1.0], [-1.1, 0.0]])
+    assert voxel_coordinates(points, 1.0, origin=np.zeros(2)).tolist() == [[-1, -1], [-2, 0]]
+
+
+@pytest.mark.parametrize("voxel_size", [0.01, 0.5, 3.0, 1000.0])
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_first_point_of_each_voxel(voxel_size, d, dtype):
+    points = (np.random.default_rng(0).normal(size=(300, d)) * 3).astype(dtype)
+    points[200:] = points[:100]
+    indices, inverse = voxel_subsample(points, voxel_size)
+    assert indices.dtype == inverse.dtype == np.int64
+    expected_indices, expected_inverse = naive_subsample(points, voxel_size)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_array_equal(inverse, expected_inverse)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    points=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 40), st.integers(2, 3)),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
+    voxel_size=st.floats(0.01, 1e7),
+)
+def test_any_cloud_equals_the_dictionary(points, voxel_size):
+    for ours, expected in zip(
+        voxel_subsample(points, voxel_size), naive_subsample(points, voxel_size), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_tiny_and_empty_clouds():
+    for n in (0, 1, 2):
+        indices, inverse = voxel_subsample(np.zeros((n, 3), np.float32), 0.1)
+        assert indices.tolist() == [0][:n]
+        assert inverse.tolist() == [0] * n
+    assert voxel_coordinates(np.zeros((0, 3), np.float32), 0.1).shape == (0, 3)
+
+
+def test_kilometres_between_points_need_no_volume():
+    points = np.array([[0.0, 0, 0], [2e7, 2e7, 2e7], [0, 2e7, 0], [2e7, 2e7, 2e7 + 0.001]])
+    indices, inverse = voxel_subsample(points, 0.01)
+    assert indices.tolist() == [0, 1, 2]
+    assert inverse.tolist() == [0, 1, 2, 1]
+
+
+def test_random_choice_keeps_voxels_and_numbering():
+    points = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    first, inverse = voxel_subsample(points, 0.7)
+    chosen, same_inverse = voxel_subsample(points, 0.7, rng=np.random.default_rng(1))
+    again, _ = voxel_subsample(points, 0.7, rng=np.random.default_rng(1))
+    np.testing.assert_array_equal(same_inverse, inverse)
+    np.testing.assert_array_equal(inverse[chosen], np.arange(len(chosen)))
+    np.testing.assert_array_equal(chosen, again)
+    assert (chosen != first).any()
+
+
+def test_random_choice_is_uniform():
+    points = np.repeat(np.float32([[0, 0], [5, 5]]), 4, axis=0)
+    rng = np.random.default_rng(0)
+    draws = np.array([voxel_subsample(points, 1.0, rng=rng)[0] for _ in range(2000)])
+    for voxel in range(2):
+        counts = np.bincount(draws[:, voxel] - 4 * voxel, minlength=4)
+        # Binomial(2000, 1/4) has a standard deviation of 19.4; five of them.
+        assert np.abs(counts - 500).max() < 97
+
+
+@compiled_only
+@needs_real_data
+def test_agrees_with_unique_on_a_real_scan():
+    file = REAL_DATA / "semantickitti/dataset/sequences/08/velodyne/000000.bin"
+    points = np.fromfile(file, np.float32).reshape(-1, 4)[:, :3]
+    indices, inverse = voxel_subsample(points, 0.1)
+    cells = naive_coordinates(points, 0.1, points.min(axis=0).astype(np.float64))
+    _, first, group = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    np.testing.assert_array_equal(indices, np.sort(first))
+    np.testing.assert_array_equal(indices[inverse], first[group.ravel()])
+
+
+@compiled_only
+def test_a_lattice_keeps_every_point():
+    axis = np.arange(-40, 40, dtype=np.float32)
+    lattice = np.stack(np.meshgrid(axis, axis * 16, axis * 256), axis=-1).reshape(-1, 3)
+    indices, _ = voxel_subsample(lattice, 1.0)
+    assert len(indices) == len(lattice)
+
+
+@pytest.mark.parametrize("voxel_size", [0.0, -0.1, np.inf, np.nan])
+def test_voxel_size_must_be_positive(voxel_size):
+    with pytest.raises(ValueError, match="voxel_size must be positive and finite, got"):
+        voxel_subsample(np.zeros((2, 3), np.float32), voxel_size)
+
+
+def test_too_many_voxels_on_an_axis():
+    points = np.array([[0.0, 0.0], [3e9, 1.0]])
+    with pytest.raises(ValueError, match="puts 1 coordinates more than 2147483647 voxels"):
+        voxel_subsample(points, 1.0)
+    with pytest.raises(ValueError, match="take larger voxels or drop the outliers"):
+        voxel_coordinates(-points, 1.0, origin=np.zeros(2))
+
+
+def test_not_finite_tells_how_many():
+    points = np.zeros((4, 3), np.float32)
+    points[2, 1] = np.nan
+    with pytest.raises(ValueError, match="points must be finite, got 1 of 4 points"):
+        voxel_subsample(points, 0.1)
+
+
+@unchecked_only
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match=r"d = 2 or 3, got \(5,\)"):
+        voxel_subsample(np.zeros(5, np.float32), 0.1)
+    with pytest.raises(ValueError, match="origin must be 3 finite numbers"):
+        voxel_coordinates(np.zeros((5, 3), np.float32), 0.1, origin=np.zeros(2))
