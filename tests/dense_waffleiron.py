@@ -54,5 +54,3 @@ def _pad(values, counts):
     padded = values.new_zeros(*real.shape, values.shape[1])
     padded[real] = values
     return padded, real
-
-

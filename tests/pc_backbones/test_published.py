@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from pc_backbones import batch_neighbors, load_published
 
-from pc_backbones import WaffleIron, batch_neighbors, load_published
 from tests.real_data import FIXTURES, needs_fixtures
 
 

@@ -1,5 +1,6 @@
 """The `scalr` command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pc_data.commandline import run
@@ -18,14 +19,40 @@ def pretrain(config: Config) -> None:
 
     weights = pretrain_backbone(config)
     print(f"weights: {weights}; report: {config.out / 'report.html'}")
-    print(f"next: pc-train probe --backbone {weights} --data.root LABELLED_DATA --out OUT")
+    print(f"next: pc-train probe --backbone {config.out} --data.root LABELLED_DATA --out OUT")
 
 
-def main() -> int:
-    """Run `scalr`."""
+def demo(*, out: Path = Path("runs/scalr/demo"), num_seeds: int = 2, max_steps: int = 0) -> None:
+    """Show on a synthetic world that pre-training helps, in minutes on a laptop.
+
+    Args:
+        out: Folder for the world, the runs, summary.json and report.html.
+        num_seeds: How often pre-training, probing and fine-tuning are repeated.
+        max_steps: Cut every run to so many steps, on a smaller world; 0 for the full demo.
+    """
+    from scalr.demo import demo as run_demo
+    from scalr.demo_report import summary_rows
+
+    summary = run_demo(out, num_seeds=num_seeds, max_steps=max_steps)
+    print(f"\n{'mIoU (%), mean (range)':30} {'pre-trained':>20} {'random weights':>20} {'gain':>6}")
+    for name, pretrained, random, gain in summary_rows(summary):
+        print(f"{name:30} {pretrained:>20} {random:>20} {gain:>6}")
+    floor, ceiling = summary["floor_linear_probe_miou"], summary["ceiling_all_labels_miou"]
+    print(f"floor (raw inputs) {100 * floor:.1f}, ceiling (all labels) {100 * ceiling:.1f}")
+    print(f"report: {out / 'report.html'}; numbers: {out / 'summary.json'}")
+    print("next: scalr pretrain --data.root YOUR_NUSCENES --preset small --out runs/mine")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `scalr`.
+
+    Args:
+        argv: The arguments; those of the process by default.
+    """
     return run(
-        {"pretrain": pretrain},
+        {"demo": demo, "pretrain": pretrain},
         prog="scalr",
         description="ScaLR: distil image features into a LiDAR backbone (Puy et al., CVPR 2024).",
         presets={"pretrain": PRESETS},
+        argv=argv,
     )

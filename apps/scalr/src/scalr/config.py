@@ -22,6 +22,7 @@ class Config:
         backbone: Point network.
         grids: Cells of the xy, xz and yz planes.
         fov: Lower and upper corner in metres of the box that the grids divide.
+        num_neighbors: Neighbours that enter a point's embedding.
         hidden_dim: Width of the two-layer head that several teachers get.
         image_size: Height and width in pixels that images are resized to.
         antialias: Low-pass images before resizing.
@@ -56,6 +57,7 @@ class Config:
         (-64.0, -64.0, -8.0),
         (64.0, 64.0, 8.0),
     )
+    num_neighbors: int = 16
     hidden_dim: int = 2048
     image_size: tuple[int, int] = (224, 448)
     antialias: bool = False

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning
 from pc_2dteachers import sample_pixels
+from pc_backbones import Backbone
 from pc_data.batch import PointBatch
 from pc_losses import normalized_l2
 from pc_train.schedules import adamw_warmup_cosine
@@ -21,7 +22,7 @@ class ScaLR(lightning.LightningModule):
     """
 
     def __init__(
-        self, backbone: nn.Module, teacher: nn.Module, head: nn.Module, *, schedule: dict[str, Any]
+        self, backbone: Backbone, teacher: nn.Module, head: nn.Module, *, schedule: dict[str, Any]
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -31,13 +32,14 @@ class ScaLR(lightning.LightningModule):
 
     def training_step(self, batch: PointBatch) -> Tensor:
         """The distance of all (point, pixel) pairs of the batch; equation 1 of the paper."""
-        height, width = batch.images.shape[2:]
-        maps = self.teacher(batch.images)  # [b c h' w']
-        target = sample_pixels(maps, batch.pixel, batch.batch, image_size=(width, height))
+        images = batch.need("images")
+        height, width = images.shape[2:]
+        maps = self.teacher(images)  # [b c h' w']
+        target = sample_pixels(maps, batch.need("pixel"), batch.batch, image_size=(width, height))
         feature = self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
         return normalized_l2(self.head(feature), target)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with warm-up and cosine decay, on backbone and head."""
         parameters = [*self.backbone.parameters(), *self.head.parameters()]
         return adamw_warmup_cosine([{"params": parameters}], **self.schedule)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from pc_2dteachers import create_teacher
-from pc_2dteachers.teacher import TeacherConcat
+from pc_2dteachers.teacher import Teacher, TeacherConcat
 from pc_backbones import load_backbone, mlp_head
 from pc_data.batch import FEATURES
 from pc_data.commandline import to_yaml
 from pc_data.datasets import open_dataset
-from pc_data.loading import Samples, StepLoader
+from pc_data.loading import SampleKey, Samples, count_joint_batches
 from pc_train.fitting import fit
 from pc_train.networks import BACKBONE_FILE, NamedBackbone, new_backbone, save_model
 from pc_train.runs import open_run
@@ -35,15 +35,19 @@ def pretrain(config: Config) -> Path:
     teacher = _create_teacher(config)
     backbone = _create_backbone(config)
     samples = Samples(
-        [(dataset, partial(make_pair, **_input_arguments(dataset, config))) for dataset in datasets],
+        [
+            (dataset, partial(make_pair, **_input_arguments(dataset, config)))
+            for dataset in datasets
+        ],
         seed=config.seed,
     )
-    samples[0, 0]  # a first sample before anything is written: damaged data shows at once
+    steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
+    num_steps = config.max_steps or config.epochs * steps_per_epoch
+    first = samples[SampleKey(0, 0)]  # before anything is written: damaged data shows at once
     open_run(config.out, to_yaml(config))
     exported = config.out / BACKBONE_FILE
     if exported.is_file():
         return exported
-    num_steps = config.max_steps or config.epochs * max(len(samples) // config.batch_size, 1)
     method = ScaLR(
         backbone.network,
         teacher,
@@ -58,14 +62,8 @@ def pretrain(config: Config) -> Path:
     )
     trainer = fit(
         method,
-        lambda rank, world_size: StepLoader(
-            samples,
-            batch_size=config.batch_size // world_size,
-            num_steps=num_steps,
-            rank=rank,
-            world_size=world_size,
-            num_workers=config.hardware.num_workers,
-        ),
+        samples,
+        batch_size=config.batch_size,
         out=config.out,
         num_steps=num_steps,
         seed=config.seed,
@@ -81,12 +79,12 @@ def pretrain(config: Config) -> Path:
             "teachers": list(config.teachers),
             "steps": num_steps,
         }
-        report_pretraining(config, method, samples[0, 0])
+        report_pretraining(config, method, first)
         save_model(config.out, backbone, card=card)
     return exported
 
 
-def _create_teacher(config: Config) -> nn.Module:
+def _create_teacher(config: Config) -> Teacher | TeacherConcat:
     teachers = [
         create_teacher(
             name, pretrained=not config.random_teacher, checkpoint=config.teacher_weights
@@ -98,11 +96,10 @@ def _create_teacher(config: Config) -> nn.Module:
 
 def _create_backbone(config: Config) -> NamedBackbone:
     torch.manual_seed(config.seed)
-    backbone = new_backbone(
-        config.backbone, len(FEATURES), grids=config.grids, fov=config.fov
-    )
+    shape = {"grids": config.grids, "fov": config.fov, "num_neighbors": config.num_neighbors}
+    backbone = new_backbone(config.backbone, len(FEATURES), **shape)
     if config.start_from is not None:
-        weights = load_backbone(config.start_from, grids=config.grids, fov=config.fov)
+        weights = load_backbone(config.start_from, **shape)
         backbone.network.load_state_dict(weights.state_dict())
     return backbone
 
@@ -124,4 +121,5 @@ def _input_arguments(dataset, config: Config) -> dict:  # noqa: ANN001
         "antialias": config.antialias,
         "voxel_size": config.voxel_size,
         "max_points": config.max_points,
+        "num_neighbors": config.num_neighbors,
     }

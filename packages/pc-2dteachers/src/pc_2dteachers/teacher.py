@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -82,7 +82,7 @@ class Teacher(nn.Module):
         """Apply the mean and standard deviation of the network's training, in its own precision."""
         return ((image - self.mean) / self.std).to(self.mean.dtype)
 
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+    def train(self, mode: bool = True) -> "Teacher":  # noqa: ARG002
         """Stay in eval mode: batch statistics and drop-out of a teacher must not move."""
         return super().train(False)
 

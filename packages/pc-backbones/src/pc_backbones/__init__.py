@@ -1,5 +1,6 @@
 """3D point-cloud backbones behind one contract; loads published weights."""
 
+from pc_backbones.contract import Backbone as Backbone
 from pc_backbones.heads import linear_probe_head as linear_probe_head
 from pc_backbones.heads import mlp_head as mlp_head
 from pc_backbones.neighbors import batch_neighbors as batch_neighbors

@@ -9,15 +9,16 @@ is its partner read backwards, so no gradient needs a scatter, and results do no
 order of threads.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.nn import functional
 
 _TAPS = 9  # of a 3x3 kernel; tap t sits at (t // 3 - 1, t % 3 - 1), and 8 - t opposite to it
+
+_Context = Any  # autograd's, which takes any attribute
 
 
 class PlaneCells(NamedTuple):
@@ -107,28 +108,30 @@ def _taps(kernel: Tensor) -> Tensor:
 
 
 def _sum_rows(values: Tensor, cells: PlaneCells) -> Tensor:
-    return F.embedding_bag(cells.order, values.contiguous(), cells.starts, mode="sum")
+    return functional.embedding_bag(cells.order, values.contiguous(), cells.starts, mode="sum")
 
 
 class _SumPerCell(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, cells: PlaneCells) -> Tensor:
+    def forward(ctx: _Context, values: Tensor, cells: PlaneCells) -> Tensor:
         ctx.cells = cells
         return _sum_rows(values, cells)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    # pyrefly: ignore[bad-override]
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad[ctx.cells.cell], None
 
 
 class _ReadCell(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, cells: PlaneCells) -> Tensor:
+    def forward(ctx: _Context, values: Tensor, cells: PlaneCells) -> Tensor:
         ctx.cells = cells
         return values[cells.cell]
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    # pyrefly: ignore[bad-override]
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return _sum_rows(grad, ctx.cells), None
 
 
@@ -140,13 +143,14 @@ class _TableConv(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, values: Tensor, taps: Tensor, table: Tensor, partner: Tensor
+        ctx: _Context, values: Tensor, taps: Tensor, table: Tensor, partner: Tensor
     ) -> Tensor:
         ctx.save_for_backward(values, taps, table, partner)
         return _apply_table(values, taps, table)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    # pyrefly: ignore[bad-override]
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, taps, table, partner = ctx.saved_tensors
         grad_values = grad_taps = None
         if ctx.needs_input_grad[0]:

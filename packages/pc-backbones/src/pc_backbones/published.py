@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from torch import Tensor, nn
 from pc_backbones.waffleiron import WaffleIron
 
 _WRAPPERS = ("net", "model_points", "model_point", "state_dict")
+# What torch.load raises over a damaged file, as found by flipping and cutting bytes.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError),
+    *(LookupError, AttributeError, TypeError, AssertionError),
+)
 _FILE_NAMES = ("ckpt_last.pth", "model.pth")
 _RENAMES = (
     (r"embed\.norm\.", "embedding.norm."),
@@ -79,7 +85,7 @@ def _find_file(path: Path) -> Path:
 def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{file} cannot be read as plain tensors ({reason}); pass a file saved by torch.save "

@@ -7,10 +7,11 @@ The spatial mixing is evaluated exactly on occupied cells and their neighbourhoo
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
+from pc_backbones.contract import Backbone
 from pc_backbones.neighbors import batch_neighbors
 from pc_backbones.planes import (
     PlaneCells,
@@ -21,15 +22,15 @@ from pc_backbones.planes import (
     spread_to_hidden,
 )
 
-Grids = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-FieldOfView = tuple[tuple[float, float, float], tuple[float, float, float]]
+Grids = Sequence[Sequence[int]]
+FieldOfView = Sequence[Sequence[float | int]]
 
 SCALR_GRIDS: Grids = ((256, 256), (256, 32), (256, 32))
 SCALR_FOV: FieldOfView = ((-64.0, -64.0, -8.0), (64.0, 64.0, 8.0))
 _PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 
 
-class WaffleIron(nn.Module):
+class WaffleIron(Backbone):
     """WaffleIron backbone over packed batches.
 
     Layer d mixes on plane d modulo 3 (xy, xz, yz), then across channels.
@@ -44,13 +45,16 @@ class WaffleIron(nn.Module):
         fov: Lower and upper corner in metres of the box that the grids divide.
         num_neighbors: Neighbours whose features enter the embedding.
         drop_path: Probability that a scan skips a residual branch in training; the same in
-            every layer.
+            every layer; less than 1.
         gelu: GELU instead of ReLU in both mixings (ScaLR+).
 
     Attributes:
         in_dim: As given.
         out_dim: Equals `channels`.
         arguments: What rebuilds the network.
+
+    Raises:
+        ValueError: If `drop_path` is not in [0, 1).
 
     Source: WaffleIron (Puy et al., ICCV 2023, arXiv:2301.10100), Sec. 3; ScaLR (Puy et al.,
         CVPR 2024, arXiv:2310.17504). Batch norm counts real points only, where the published
@@ -71,6 +75,8 @@ class WaffleIron(nn.Module):
         gelu: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {drop_path}")
         self.in_dim = in_dim
         self.out_dim = channels
         self.grids = tuple((int(rows), int(columns)) for rows, columns in grids)
@@ -174,7 +180,7 @@ class _Layer(nn.Module):
         super().__init__()
         norm = nn.LayerNorm if layer_norm else nn.BatchNorm1d
         self.drop_path = drop_path
-        self.activation = F.gelu if gelu else F.relu
+        self.activation = functional.gelu if gelu else functional.relu
         self.spatial_norm = norm(channels)
         # Never called: their weights act on sparse cells. Conv2d for its initialisation and names.
         self.spread = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
@@ -187,10 +193,10 @@ class _Layer(nn.Module):
 
     def forward(self, tokens: Tensor, plane: PlaneCells, batch: Tensor) -> Tensor:
         occupied = mean_per_cell(self.spatial_norm(tokens), plane)
-        hidden = self.activation(
-            spread_to_hidden(occupied, self.spread.weight, plane) + self.spread.bias
-        )
-        mixed = gather_from_hidden(hidden, self.gather.weight, plane) + self.gather.bias
+        hidden = spread_to_hidden(occupied, self.spread.weight, plane)
+        hidden = self.activation(hidden + self.spread.bias)  # pyrefly: ignore[unsupported-operation]
+        mixed = gather_from_hidden(hidden, self.gather.weight, plane)
+        mixed = mixed + self.gather.bias  # pyrefly: ignore[unsupported-operation]
         spatial = read_cells(mixed * self.spatial_scale, plane)
         tokens = tokens + self._drop(spatial, batch)
         channel = self.contract(self.activation(self.expand(self.channel_norm(tokens))))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from pc_backbones.atomic import atomic_file
+from pc_backbones.contract import Backbone
 from pc_backbones.zoo import create_backbone
 
 _KEY = "pc_backbones"
@@ -65,7 +66,7 @@ def read_card(path: Path) -> dict[str, Any]:
 def load_backbone(
     path: Path,
     **overrides: Any,  # noqa: ANN401 - keyword arguments of the network in the file
-) -> nn.Module:
+) -> Backbone:
     """Rebuild the network of a file by `save_backbone`, in eval mode.
 
     Args:

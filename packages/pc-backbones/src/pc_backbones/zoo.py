@@ -1,15 +1,17 @@
 """All backbones by name."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import nn
-
+from pc_backbones.contract import Backbone
+from pc_backbones.inputs import InputFeatures
 from pc_backbones.waffleiron import WaffleIron
 
-_BACKBONES: dict[str, Callable[..., nn.Module]] = {
+_BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "inputs": InputFeatures,
     "waffleiron": WaffleIron,
     "waffleiron_48_768": partial(WaffleIron, depth=48, channels=768, layer_norm=True),
     "waffleiron_48_384": partial(WaffleIron, depth=48, channels=384, layer_norm=False),
@@ -28,7 +30,7 @@ def create_backbone(
     name: str,
     in_dim: int,
     **overrides: Any,  # noqa: ANN401 - keyword arguments of the network of that name
-) -> nn.Module:
+) -> Backbone:
     """Build a backbone with random weights.
 
     Every backbone answers `forward(xyz, feat, batch, *, neighbors=None) -> [n out_dim]` over packed
@@ -45,7 +47,11 @@ def create_backbone(
     if name not in _BACKBONES:
         nearest = difflib.get_close_matches(name, _BACKBONES, n=3, cutoff=0.3) or list_backbones()
         raise ValueError(f"no backbone is called {name!r}; the nearest are: {', '.join(nearest)}")
-    try:
-        return _BACKBONES[name](in_dim, **overrides)
-    except TypeError as error:
-        raise ValueError(f"backbone {name}: {error}; see help(WaffleIron)") from error
+    known = [key for key in inspect.signature(_BACKBONES[name]).parameters if key != "in_dim"]
+    for key in overrides:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=3) or known
+            raise ValueError(
+                f"backbone {name} has no argument {key!r}; the nearest are: {', '.join(nearest)}"
+            )
+    return _BACKBONES[name](in_dim, **overrides)

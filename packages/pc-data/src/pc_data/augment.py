@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from pc_geometry import (
     project_points,
     rotation_z,
@@ -42,7 +42,7 @@ def crop_nearest(scan: Scan, rng: np.random.Generator, *, max_points: int = 20_0
 
 def inside_box(scan: Scan, box: Box) -> Bool[np.ndarray, " n"]:
     """Tell which points lie strictly inside a box of the scan's frame."""
-    low, high = np.float32(box)
+    low, high = np.asarray(box, np.float32)
     return ((scan.xyz > low + _MARGIN) & (scan.xyz < high - _MARGIN)).all(1)
 
 
@@ -105,7 +105,7 @@ def see_one_camera(
     )
 
 
-def pixels_of(scan: Scan, camera: Camera) -> Float64[np.ndarray, "n 2"]:
+def pixels_of(scan: Scan, camera: Camera) -> Float[np.ndarray, "n 2"]:
     """Project all points of a scan; (u, v) in pixels of the camera's image."""
     return project_points(scan.xyz, camera.from_scan, camera.intrinsics)[0]
 

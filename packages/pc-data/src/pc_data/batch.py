@@ -1,8 +1,9 @@
 """Points of several scans packed into one batch of tensors, never padded."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,9 +55,26 @@ class PointBatch:
         """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
         return self._map(torch.Tensor.pin_memory)
 
-    def _map(self, function) -> "PointBatch":  # noqa: ANN001
+    def need(self, field: str) -> Tensor:
+        """Return an optional field.
+
+        Raises:
+            ValueError: If the batch does not have it.
+        """
+        value = getattr(self, field)
+        if value is None:
+            raise ValueError(
+                f"the batch of scans {', '.join(self.names)} has no {field}; use a dataset or a "
+                "sample function that provides them"
+            )
+        return value
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "PointBatch":
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved = {k: function(v) if isinstance(v, Tensor) else v for k, v in fields.items()}
+        moved: dict[str, Any] = {
+            name: function(value) if isinstance(value, Tensor) else value
+            for name, value in fields.items()
+        }
         return PointBatch(**moved)
 
 
@@ -70,7 +88,7 @@ def pack(scans: Sequence[PointBatch]) -> PointBatch:
         raise ValueError("pack needs at least one batch, got none")
     num_points = np.cumsum([0, *(len(scan.xyz) for scan in scans)]).tolist()
     num_scans = np.cumsum([0, *(len(scan) for scan in scans)]).tolist()
-    joined: dict[str, Tensor | None] = {}
+    joined: dict[str, Any] = {}
     for field in dataclasses.fields(PointBatch):
         if field.name == "names":
             continue

@@ -1,11 +1,14 @@
 """Which datasets there are, by name."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pc_data.nuscenes import NuScenes
 from pc_data.semantic_kitti import SemanticKITTI
+
+DatasetName = Literal["nuscenes", "semantickitti"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class DataConfig:
     """
 
     root: Path
-    name: Literal["nuscenes", "semantickitti"] = "nuscenes"
+    name: DatasetName = "nuscenes"
     version: str = "v1.0-trainval"
     split: str = "train"
 
@@ -31,7 +34,14 @@ def open_dataset(config: DataConfig, *, split: str | None = None) -> NuScenes | 
     Raises:
         FileNotFoundError: If there is no such folder.
         DataError: If the folder is not such a dataset.
+        ValueError: If no dataset has that name.
     """
+    known = get_args(DatasetName)
+    if config.name not in known:
+        nearest = difflib.get_close_matches(config.name, known, cutoff=0.4) or known
+        raise ValueError(
+            f"no dataset is called {config.name!r}; the nearest are: {', '.join(nearest)}"
+        )
     split = split or config.split
     if config.name == "nuscenes":
         return NuScenes(config.root, version=config.version, split=split)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 
 def resize_image(
@@ -18,7 +18,7 @@ def resize_image(
         antialias: Low-pass first. ScaLR's environment did not, hence the default.
     """
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    resized = F.interpolate(
+    resized = functional.interpolate(
         pixels.float() / 255, size=size, mode="bilinear", align_corners=False, antialias=antialias
     )
     return resized[0].clamp_(0, 1)

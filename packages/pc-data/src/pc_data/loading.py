@@ -6,13 +6,22 @@ loader starts at its step without replaying anything.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pc_data.batch import PointBatch, pack
 from pc_data.scan import Scan
+
+
+class Scans(Protocol):
+    """What every dataset is: scans by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Scan: ...
+
 
 MakeSample = Callable[[Scan, np.random.Generator], PointBatch]
 
@@ -42,11 +51,11 @@ class Samples(Dataset):
     """One or several datasets, end to end, each with its own way from scan to sample.
 
     Args:
-        sources: Pairs of a sequence of scans and the function that makes a sample of one.
+        sources: Pairs of a dataset and the function that makes a sample of one of its scans.
         seed: Of all random numbers.
     """
 
-    def __init__(self, sources: Sequence[tuple[Sequence[Scan], MakeSample]], *, seed: int) -> None:
+    def __init__(self, sources: Sequence[tuple[Scans, MakeSample]], *, seed: int) -> None:
         self.sources = list(sources)
         self.seed = seed
         self.starts = np.cumsum([0, *(len(scans) for scans, _ in self.sources)])
@@ -54,21 +63,37 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, key: SampleKey) -> PointBatch:
-        epoch, index = key
-        source = int(np.searchsorted(self.starts, index, side="right")) - 1
+    def __getitem__(self, index: tuple[int, int]) -> PointBatch:
+        epoch, number = index
+        source = int(np.searchsorted(self.starts, number, side="right")) - 1
         scans, make_sample = self.sources[source]
-        scan = scans[int(index - self.starts[source])]
-        return make_sample(scan, sample_rng(self.seed, epoch, index))
+        scan = scans[int(number - self.starts[source])]
+        return make_sample(scan, sample_rng(self.seed, epoch, number))
+
+
+def count_joint_batches(num_samples: int, joint_batch_size: int) -> int:
+    """Steps of one epoch; what does not fill a joint batch is left out.
+
+    Raises:
+        ValueError: If the samples do not fill one.
+    """
+    if joint_batch_size < 1 or num_samples < joint_batch_size:
+        raise ValueError(
+            f"batch_size must be in [1, {num_samples}] (the number of scans), got "
+            f"{joint_batch_size}"
+        )
+    return num_samples // joint_batch_size
 
 
 class _StepSampler(Sampler[list[SampleKey]]):
     """Batches of this rank from a given step on."""
 
-    def __init__(self, num_samples: int, *, batch_size: int, seed: int, rank: int, world_size: int):
+    def __init__(
+        self, num_samples: int, *, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> None:
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch = num_samples // (batch_size * world_size)
+        self.steps_per_epoch = count_joint_batches(num_samples, batch_size * world_size)
         self.first, self.last = 0, 0
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -115,11 +140,6 @@ class StepLoader:
         self._sampler = _StepSampler(
             len(samples), batch_size=batch_size, seed=samples.seed, rank=rank, world_size=world_size
         )
-        if self._sampler.steps_per_epoch == 0:
-            raise ValueError(
-                f"a joint batch takes {batch_size * world_size} scans (batch_size {batch_size} on "
-                f"{world_size} processes) but there are {len(samples)}; lower batch_size"
-            )
         self._loader = DataLoader(
             samples, batch_sampler=self._sampler, num_workers=num_workers, collate_fn=pack
         )
@@ -172,9 +192,7 @@ def evaluation_loader(
 ) -> DataLoader:
     """Every sample exactly once over all processes, nothing padded or repeated."""
     sampler = _RankSampler(len(samples), batch_size=batch_size, rank=rank, world_size=world_size)
-    return DataLoader(
-        samples, batch_sampler=sampler, num_workers=num_workers, collate_fn=pack
-    )
+    return DataLoader(samples, batch_sampler=sampler, num_workers=num_workers, collate_fn=pack)
 
 
 def label_fraction(num_samples: int, fraction: float, *, seed: int) -> np.ndarray:
@@ -192,5 +210,3 @@ def label_fraction(num_samples: int, fraction: float, *, seed: int) -> np.ndarra
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     count = max(1, round(num_samples * fraction))
     return np.sort(epoch_order(seed, 0, num_samples)[:count])
-
-

@@ -38,7 +38,9 @@ class Camera:
         from PIL import Image
 
         if not self.image_file.is_file():
-            raise DataError(f"{self.image_file}: image file is missing; restore it or drop the scan")
+            raise DataError(
+                f"{self.image_file}: image file is missing; restore it or drop the scan"
+            )
         try:
             with Image.open(self.image_file) as image:
                 pixels = np.asarray(image.convert("RGB"))

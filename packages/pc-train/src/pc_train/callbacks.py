@@ -3,11 +3,14 @@
 import csv
 import math
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pc_data.progress import progress_line
+
+_LOG_EVERY = 10  # steps between rows of the logger
 
 
 class StepSeed(Callback):
@@ -24,11 +27,13 @@ class StepSeed(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        *_: object,
+        batch: Any,  # noqa: ANN401, ARG002
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Seed the step to come."""
-        step = trainer.global_step
-        torch.manual_seed(((self.seed << 40) + (step << 12) + trainer.global_rank) & (2**63 - 1))
+        # A hash, because torch's generator on the CPU takes the lowest 32 bits only.
+        words = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
+        torch.manual_seed(int(words.generate_state(1)[0]))
 
 
 class FiniteLoss(Callback):
@@ -38,9 +43,9 @@ class FiniteLoss(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        outputs: object,
-        batch: object,
-        *_: object,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Look at the step's loss.
 
@@ -83,17 +88,18 @@ class LossCurve(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        outputs: object,
-        *_: object,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401, ARG002
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Append one row."""
         if self._stream is None:
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
-            trainer.logger.log_metrics({"loss": float(loss), "lr": rate}, step=trainer.global_step)  # type: ignore[arg-type]
-        self._stream.write(f"{trainer.global_step:d},{float(loss)!r},{rate!r}\n")  # type: ignore[arg-type]
+        if trainer.logger is not None and trainer.global_step % _LOG_EVERY == 0:
+            trainer.logger.log_metrics({"loss": float(loss), "lr": rate}, step=trainer.global_step)
+        self._stream.write(f"{trainer.global_step:d},{float(loss)!r},{rate!r}\n")
         self._stream.flush()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
@@ -104,15 +110,12 @@ class LossCurve(Callback):
 
 
 def read_curve(file: Path) -> list[tuple[int, float, float]]:
-    """Read (step, loss, lr) rows; an absent file has none, a torn last row is left out."""
+    """Read (step, loss, lr) rows; an absent file has none, what a kill tore is left out."""
     if not file.is_file():
         return []
-    rows = []
     with file.open(newline="") as stream:
-        for row in csv.reader(stream):
-            if len(row) == 3 and row[0].isdigit():
-                rows.append((int(row[0]), float(row[1]), float(row[2])))
-    return rows
+        rows = [row for row in csv.reader(stream) if len(row) == 3 and row[0].isdigit()]
+    return [(int(step), float(loss), float(lr)) for step, loss, lr in rows]
 
 
 class ProgressLine(Callback):
@@ -126,12 +129,13 @@ class ProgressLine(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        outputs: object,
-        *_: object,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401, ARG002
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Show the step and a smoothed loss."""
         if not trainer.is_global_zero:
             return
-        loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)  # type: ignore[arg-type]
+        loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
         self._mean = loss if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * loss
         self.report(trainer.global_step, trainer.max_steps, f"loss {self._mean:.4f}")

@@ -70,7 +70,9 @@ class SaveSteps(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,  # noqa: ARG002
-        *_: object,
+        outputs: Any,  # noqa: ANN401, ARG002
+        batch: Any,  # noqa: ANN401, ARG002
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Save if it is time."""
         step = trainer.global_step

@@ -1,5 +1,6 @@
 """The `pc-train` command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pc_data.commandline import run
@@ -46,11 +47,16 @@ def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) ->
     print(f"mIoU {100 * score.miou:.2f}%; report: {out / 'report.html'}")
 
 
-def main() -> int:
-    """Run `pc-train`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `pc-train`.
+
+    Args:
+        argv: The arguments; those of the process by default.
+    """
     return run(
         {"probe": probe, "finetune": finetune, "evaluate": evaluate},
         prog="pc-train",
         description="Measure what a point-cloud backbone is worth with labels.",
         presets={"finetune": {"few_labels": few_labels}},
+        argv=argv,
     )

@@ -54,12 +54,12 @@ class SegmentationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(SegmentationConfig):
+class ProbeConfig(SegmentationConfig):  # noqa: D101 - the same
     __doc__ = SegmentationConfig.__doc__
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig(SegmentationConfig):
+class FineTuneConfig(SegmentationConfig):  # noqa: D101 - the same and two more
     __doc__ = f"""{SegmentationConfig.__doc__}
         layer_decay: Factor of the learning rate per layer away from the head.
         drop_path: Probability that a scan skips a residual branch in training.

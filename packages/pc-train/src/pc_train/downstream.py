@@ -14,7 +14,13 @@ from pc_data.batch import PointBatch
 from pc_data.commandline import to_yaml
 from pc_data.datasets import DataConfig, open_dataset
 from pc_data.errors import DataError
-from pc_data.loading import Samples, StepLoader, evaluation_loader, label_fraction, sample_rng
+from pc_data.loading import (
+    SampleKey,
+    Samples,
+    evaluation_loader,
+    label_fraction,
+    sample_rng,
+)
 from pc_data.progress import progress_line
 from pc_data.scan import Scan
 from torch import nn
@@ -71,7 +77,7 @@ def probe(config: ProbeConfig) -> Score:
     Raises:
         ValueError: If the data, the backbone file or the run folder does not fit.
     """
-    backbone = open_backbone(config.backbone, random_weights=config.random_weights)
+    backbone = open_backbone(config.backbone, random_seed=_random_seed(config))
     return _run(config, backbone, LinearProbe, title="linear probing")
 
 
@@ -84,10 +90,14 @@ def finetune(config: FineTuneConfig) -> Score:
         ValueError: If the data, the backbone file or the run folder does not fit.
     """
     backbone = open_backbone(
-        config.backbone, random_weights=config.random_weights, drop_path=config.drop_path
+        config.backbone, random_seed=_random_seed(config), drop_path=config.drop_path
     )
     task = partial(FineTune, layer_decay=config.layer_decay)
     return _run(config, backbone, task, title="fine-tuning")
+
+
+def _random_seed(config: SegmentationConfig) -> int | None:
+    return config.seed if config.random_weights else None
 
 
 def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) -> Score:
@@ -146,10 +156,6 @@ def _run(
     config: SegmentationConfig, backbone: NamedBackbone, task: Callable[..., Any], *, title: str
 ) -> Score:
     train, val = open_dataset(config.data), open_dataset(config.data, split=config.val_split)
-    open_run(config.out, to_yaml(config))
-    finished = config.out / "scores.json"
-    if finished.is_file():
-        return Score(**json.loads(finished.read_text()))
     chosen = _Chosen(train, label_fraction(len(train), config.fraction, seed=config.seed))
     make_sample = partial(
         training_sample,
@@ -158,7 +164,12 @@ def _run(
         max_points=config.max_points,
     )
     samples = Samples([(chosen, make_sample)], seed=config.seed)
-    steps_per_epoch = max(len(samples) // config.batch_size, 1)
+    steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
+    samples[SampleKey(0, 0)]  # before anything is written: damaged data shows at once
+    open_run(config.out, to_yaml(config))
+    finished = config.out / "scores.json"
+    if finished.is_file():
+        return Score(**json.loads(finished.read_text(encoding="utf-8")))
     num_steps = config.max_steps or config.epochs * steps_per_epoch
     torch.manual_seed(config.seed)
     model = task(
@@ -173,14 +184,8 @@ def _run(
     hardware = config.hardware
     trainer = fit(
         model,
-        lambda rank, world_size: StepLoader(
-            samples,
-            batch_size=config.batch_size // world_size,
-            num_steps=num_steps,
-            rank=rank,
-            world_size=world_size,
-            num_workers=hardware.num_workers,
-        ),
+        samples,
+        batch_size=config.batch_size,
         out=config.out,
         num_steps=num_steps,
         seed=config.seed,

@@ -1,10 +1,12 @@
 """Pictures of a run, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from pc_data.colors import IGNORED, class_colors
 
@@ -42,7 +44,9 @@ def plot_iou(ious: Mapping[str, Mapping[str, float]]) -> Figure:
         ious: IoU by class name, by name of the model; classes that occur nowhere are left out.
     """
     names = [n for n in next(iter(ious.values())) if not all(np.isnan(m[n]) for m in ious.values())]
-    figure = Figure(figsize=(7, 0.9 + 0.3 * len(names) * max(1, len(ious) / 2)), layout="constrained")
+    figure = Figure(
+        figsize=(7, 0.9 + 0.3 * len(names) * max(1, len(ious) / 2)), layout="constrained"
+    )
     axes = figure.subplots()
     height = 0.8 / len(ious)
     for index, (model, iou) in enumerate(ious.items()):
@@ -110,7 +114,7 @@ def plot_correlation(
     return figure
 
 
-def _scatter(axes: Axes, xyz: np.ndarray, color: np.ndarray, **style: object):  # noqa: ANN202
+def _scatter(axes: Axes, xyz: np.ndarray, color: np.ndarray, **style: Any) -> PathCollection:  # noqa: ANN401
     dots = axes.scatter(
         xyz[:, 0], xyz[:, 1], s=1.2, c=color, linewidths=0, rasterized=True, **style
     )

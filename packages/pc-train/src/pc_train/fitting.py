@@ -2,26 +2,24 @@
 
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from pc_data.loading import StepLoader
+from pc_data.loading import Samples, StepLoader
 
 from pc_train.callbacks import FiniteLoss, LossCurve, ProgressLine, StepSeed
 from pc_train.checkpoints import AtomicCheckpointIO, SaveSteps, newest_checkpoint
 from pc_train.hardware import HardwareConfig
 
-# (rank, number of processes) -> that process's batches
-MakeLoader = Callable[[int, int], StepLoader]
-
 
 def fit(
     method: LightningModule,
-    make_loader: MakeLoader,
+    samples: Samples,
     *,
+    batch_size: int,
     out: Path,
     num_steps: int,
     seed: int,
@@ -36,7 +34,8 @@ def fit(
 
     Args:
         method: Its `training_step` takes a batch and returns the loss.
-        make_loader: Builds the batches of one process.
+        samples: What to train on.
+        batch_size: Scans per step, over all processes.
         out: Run folder; gets `checkpoints/`, `metrics.csv` and TensorBoard events.
         num_steps: Length of the run.
         seed: Of the random numbers drawn on the device.
@@ -45,7 +44,8 @@ def fit(
         save_every: Steps between checkpoints.
 
     Raises:
-        ValueError: If the loss is not finite; names the scans.
+        ValueError: If the loss is not finite (names the scans), or the processes cannot share
+            the batch evenly.
     """
     folder = out / "checkpoints"
     trainer = make_trainer(
@@ -63,13 +63,14 @@ def fit(
             ProgressLine(title),
         ],
     )
+    batches = _Batches(
+        samples, batch_size=batch_size, num_steps=num_steps, num_workers=hardware.num_workers
+    )
     resume = newest_checkpoint(folder)
     with warnings.catch_warnings():
         # Lightning's advice on workers and resuming does not apply: the loader is resumable.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(
-            method, datamodule=_Batches(make_loader), ckpt_path=resume, weights_only=True
-        )
+        trainer.fit(method, datamodule=batches, ckpt_path=resume, weights_only=True)
     return trainer
 
 
@@ -103,10 +104,27 @@ def make_trainer(hardware: HardwareConfig, **options: object) -> Trainer:
 class _Batches(LightningDataModule):
     """Builds the loader once the process knows its rank."""
 
-    def __init__(self, make_loader: MakeLoader) -> None:
+    def __init__(
+        self, samples: Samples, *, batch_size: int, num_steps: int, num_workers: int
+    ) -> None:
         super().__init__()
-        self.make_loader = make_loader
+        self.samples, self.batch_size = samples, batch_size
+        self.num_steps, self.num_workers = num_steps, num_workers
 
     def train_dataloader(self) -> StepLoader:
-        assert self.trainer is not None  # noqa: S101 - Lightning sets it before it asks
-        return self.make_loader(self.trainer.global_rank, self.trainer.world_size)
+        """Lightning asks when the processes have found each other."""
+        trainer: Any = self.trainer
+        share, rest = divmod(self.batch_size, trainer.world_size)
+        if rest:
+            raise ValueError(
+                f"batch_size must be a multiple of the {trainer.world_size} processes that share "
+                f"it, got {self.batch_size}"
+            )
+        return StepLoader(
+            self.samples,
+            batch_size=share,
+            num_steps=self.num_steps,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            num_workers=self.num_workers,
+        )

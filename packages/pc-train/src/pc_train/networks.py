@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pc_backbones import (
+    Backbone,
     create_backbone,
     linear_probe_head,
     load_backbone,
@@ -32,7 +34,7 @@ class NamedBackbone:
         card: What is known of its training.
     """
 
-    network: nn.Module
+    network: Backbone
     name: str
     arguments: dict[str, Any]
     card: dict[str, Any]
@@ -41,17 +43,18 @@ class NamedBackbone:
 def new_backbone(name: str, in_dim: int, **arguments: Any) -> NamedBackbone:  # noqa: ANN401
     """Build a backbone with random weights."""
     network = create_backbone(name, in_dim, **arguments)
-    arguments = {"in_dim": in_dim, **arguments}
-    return NamedBackbone(network=network, name=name, arguments=arguments, card={})
+    return NamedBackbone(
+        network=network, name=name, arguments={"in_dim": in_dim, **arguments}, card={}
+    )
 
 
-def open_backbone(path: Path, *, random_weights: bool = False, **changes: Any) -> NamedBackbone:  # noqa: ANN401
+def open_backbone(path: Path, *, random_seed: int | None = None, **changes: Any) -> NamedBackbone:  # noqa: ANN401
     """Load a backbone to continue with.
 
     Args:
         path: A backbone.safetensors, a run folder that holds one, or a published WaffleIron
             checkpoint (.pth, or the folder that it was unpacked to).
-        random_weights: Keep only the architecture.
+        random_seed: Keep only the architecture, and draw the weights from this seed.
         changes: Arguments that no weight depends on, e.g. `drop_path`.
 
     Raises:
@@ -61,15 +64,17 @@ def open_backbone(path: Path, *, random_weights: bool = False, **changes: Any) -
     file = path / BACKBONE_FILE if (path / BACKBONE_FILE).is_file() else path
     if file.suffix == ".safetensors":
         card = read_card(file)
-        arguments = {**card["arguments"], **changes}
-        network = load_backbone(file, **changes)
+        network: Backbone = load_backbone(file, **changes)
+        arguments: dict[str, Any] = {**card["arguments"], **changes}
         name, known = card["name"], card["card"]
     else:
         network, _ = load_published(path, **changes)
         name, known = "waffleiron", {"weights": path.name}
         arguments = network.arguments
-    if random_weights:
-        network = create_backbone(name, **arguments)
+    if random_seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_seed)
+            network = create_backbone(name, **arguments).eval()
     return NamedBackbone(network=network, name=name, arguments=arguments, card=known)
 
 

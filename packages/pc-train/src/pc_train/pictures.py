@@ -43,9 +43,7 @@ def picture_of_correlation(
     Without a labelled car, the point nearest to the sensor stands in.
     """
     features = {
-        title: backbone(
-            sample.xyz, sample.feat, sample.batch, neighbors=sample.neighbors
-        ).numpy()
+        title: backbone(sample.xyz, sample.feat, sample.batch, neighbors=sample.neighbors).numpy()
         for title, backbone in backbones.items()
     }
     xyz = sample.xyz.numpy()

@@ -79,16 +79,18 @@ class Report:
 
 def percent(value: float) -> str:
     """Write a share as percent with one decimal; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def iou_rows(ious: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """Rows of a table: class, then the IoU of each model in percent."""
     names = next(iter(ious.values()))
-    return [[name.replace("_", " "), *(percent(iou[name]) for iou in ious.values())] for name in names]
+    return [
+        [name.replace("_", " "), *(percent(iou[name]) for iou in ious.values())] for name in names
+    ]
 
 
 def _cell(value: object) -> str:
     text = html.escape(str(value))
-    numeric = text[:1].isdigit() or text == "–"
+    numeric = text[:1].isdigit() or text == "-"
     return f'<td class="number">{text}</td>' if numeric else f"<td>{text}</td>"

@@ -7,7 +7,7 @@ import lightning
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from pc_backbones import linear_probe_head
+from pc_backbones import Backbone, linear_probe_head
 from pc_data.batch import PointBatch
 from pc_losses import cross_entropy_lovasz
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class LinearProbe(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_classes: int,
         *,
         num_steps: int,
@@ -67,9 +67,9 @@ class LinearProbe(lightning.LightningModule):
 
     def training_step(self, batch: PointBatch) -> Tensor:
         """Cross-entropy and Lovasz-softmax."""
-        return cross_entropy_lovasz(self(batch), batch.labels)
+        return cross_entropy_lovasz(self(batch), batch.need("labels"))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW on the head."""
         return adamw_warmup_cosine([{"params": list(self.head.parameters())}], **self.schedule)
 
@@ -93,7 +93,7 @@ class FineTune(lightning.LightningModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_classes: int,
         *,
         num_steps: int,
@@ -123,13 +123,11 @@ class FineTune(lightning.LightningModule):
 
     def training_step(self, batch: PointBatch) -> Tensor:
         """Cross-entropy and Lovasz-softmax."""
-        return cross_entropy_lovasz(self(batch), batch.labels)
+        return cross_entropy_lovasz(self(batch), batch.need("labels"))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with layer-wise decay of the learning rate."""
-        groups = layer_decay_groups(
-            self.backbone.layer_groups(), self.head, decay=self.layer_decay
-        )
+        groups = layer_decay_groups(self.backbone.layer_groups(), self.head, decay=self.layer_decay)
         return adamw_warmup_cosine(groups, **self.schedule)
 
 
@@ -150,7 +148,7 @@ class SegmentationModel(nn.Module):
 @torch.inference_mode()
 def predict_classes(model: nn.Module, batch: PointBatch) -> Int64[np.ndarray, " m"]:
     """Predicted class of every original point of a batch of evaluation samples."""
-    return model(batch).argmax(1)[batch.nearest].cpu().numpy()
+    return model(batch).argmax(1)[batch.need("nearest")].cpu().numpy()
 
 
 @torch.inference_mode()
@@ -166,7 +164,9 @@ def confusion(
     metric.to(device)
     for batch in batches:
         on_device = batch.to(device)
-        metric.update(model(on_device).argmax(1)[on_device.nearest], on_device.all_labels)
+        metric.update(
+            model(on_device).argmax(1)[on_device.need("nearest")], on_device.need("all_labels")
+        )
     return metric.compute().long().cpu().numpy()
 
 

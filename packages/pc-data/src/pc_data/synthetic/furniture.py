@@ -19,7 +19,11 @@ def lamp(rng: np.random.Generator, color: Color) -> tuple[Part, ...]:
     return (
         tube((0, 0, 0.3), (1.7 * radius, 1.7 * radius, 0.35), Material.METAL, color),
         tube(
-            (0, 0, height / 2), (radius, radius, height / 2), Material.METAL, color, taper=(0.6, 0.6)
+            (0, 0, height / 2),
+            (radius, radius, height / 2),
+            Material.METAL,
+            color,
+            taper=(0.6, 0.6),
         ),
         box((arm / 2, 0, height), (arm / 2, 0.04, 0.04), Material.METAL, color),
         box((arm, 0, height - 0.02), (0.32, 0.13, 0.07), Material.PLAIN, _WHITE),
@@ -140,7 +144,9 @@ def fence(rng: np.random.Generator, length: float, color: Color) -> tuple[Part, 
     style = int(rng.integers(4))
     if style == 3:
         material = Material.WALL
-        return (box((0, 0, height / 2), (half, rng.uniform(0.1, 0.3), height / 2), material, color),)
+        return (
+            box((0, 0, height / 2), (half, rng.uniform(0.1, 0.3), height / 2), material, color),
+        )
     solidity = (-1.0, -3.0, 1.0)[style]
     panel = box(
         (0, 0, height / 2 + 0.05),

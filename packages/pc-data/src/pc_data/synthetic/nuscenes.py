@@ -9,6 +9,7 @@ Source: nuScenes (Caesar et al., CVPR 2020, arXiv:1903.11027) and its published 
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from pc_data.synthetic.rig import (
     yaw_rotation,
 )
 from pc_data.synthetic.scene import Boxes, Scene
-from pc_data.synthetic.sensors import HDL_32E, render, sweep
+from pc_data.synthetic.sensors import HDL_32E, render, sweep, turn_rays
 from pc_data.synthetic.style import TRAIN, VAL
 
 _PERIOD = 0.5  # seconds between keyframes
@@ -74,10 +75,9 @@ def _record(
             [[focal, 0.0, middle[0]], [0.0, focal, middle[1]], [0.0, 0.0, 1.0]]
         )
     start = 1_532_402_927_000_000 + 90_000_000 * index + int(rng.integers(0, 500_000))
-    minute, second = divmod(90 * index + 47, 60)
-    hour, minute = divmod(minute + 15, 60)
     vehicle = "n008" if places[0].startswith("boston") else "n015"
-    log = f"{vehicle}-2018-07-{24 + (11 + hour) // 24:02d}-{(11 + hour) % 24:02d}-{minute:02d}-{second:02d}+0800"
+    date = datetime(2018, 7, 24, 11, 15, 47, tzinfo=UTC) + timedelta(seconds=90 * index)
+    log = f"{vehicle}-{date:%Y-%m-%d-%H-%M-%S}+0800"
     where = np.array([*rng.uniform(400, 1600, 2), 0.0])
     return Recording(
         scene=scene,
@@ -120,13 +120,13 @@ def _scan(
         recording.scene.paving,
         model=HDL_32E,
         position=sensor[:3, 3],
-        rays=rays @ sensor[:3, :3].T,
+        rays=turn_rays(rays, sensor[:3, :3]),
         seed=int(rng.integers(1 << 30)),
     )
     distance = turn.distance.astype(np.float64)
     labels = NUSCENES_INDEX[turn.category]
     intensity = turn.intensity.copy()
-    body = own_car(rays @ mount[:3, :3].T)
+    body = own_car(turn_rays(rays, mount[:3, :3]))
     own = np.isfinite(body)
     distance[own] = body[own] + rng.normal(0, 0.015, int(own.sum()))
     labels[own] = NUSCENES_INDEX[Category.EGO]
@@ -141,7 +141,7 @@ def _scan(
     strength = np.clip(np.round(intensity), 0, 255)
     points = np.column_stack([xyz, strength, ring]).astype(np.float32)
     real = ~(own | lost)
-    return points, labels, xyz[real] @ sensor[:3, :3].T + sensor[:3, 3]
+    return points, labels, turn_rays(xyz[real], sensor[:3, :3]) + sensor[:3, 3]
 
 
 def _visibility(
@@ -202,7 +202,7 @@ def _make_keyframe(
         path = root / sample_file(recording, channel, stamps[channel])
         path.write_bytes(_jpeg(picture))
     boxes = scene.boxes(recording.time(stamp))
-    counts = [int(boxes.contains(returns, k).sum()) for k in range(len(boxes.instance))]
+    counts = boxes.count_points(returns).tolist()
     seen = [k for k, count in enumerate(counts) if count]
     lidar = (poses["LIDAR_TOP"] @ recording.mounts["LIDAR_TOP"])[:3, 3]
     return Keyframe(

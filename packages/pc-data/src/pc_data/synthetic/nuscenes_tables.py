@@ -1,5 +1,6 @@
 """The relational tables of nuScenes v1.0, row by row as keyframes arrive."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ _ATTRIBUTES = (
     "pedestrian.standing",
     "pedestrian.moving",
 )
-_LEVELS = ("v0-40", "v40-60", "v60-80", "v80-100")
+_LEVELS = (
+    ("v0-40", "0 and 40"),
+    ("v40-60", "40 and 60"),
+    ("v60-80", "60 and 80"),
+    ("v80-100", "80 and 100"),
+)
 _MASK_STEP = 1.0  # metres per pixel of a map
 
 
@@ -48,7 +54,7 @@ def _attribute(category: int, speed: float) -> str | None:
 
 def _link(rows: list[Row]) -> None:
     """Fill `prev` and `next` along a chain."""
-    for before, after in zip(rows[:-1], rows[1:], strict=True):
+    for before, after in itertools.pairwise(rows):
         before["next"], after["prev"] = after["token"], before["token"]
 
 
@@ -94,7 +100,9 @@ class Tables:
         if last:
             self._close(recording)
 
-    def _add_data(self, recording: Recording, keyframe: Keyframe, channel: str, sample: str) -> None:
+    def _add_data(
+        self, recording: Recording, keyframe: Keyframe, channel: str, sample: str
+    ) -> None:
         stamp = keyframe.stamps[channel]
         token = sample_data_token(recording, channel, stamp)
         pose = keyframe.poses[channel]
@@ -249,9 +257,9 @@ class Tables:
                 {
                     "token": str(k),
                     "level": level,
-                    "description": f"visibility of whole object is between {level[1:].replace('-', ' and ')}%",
+                    "description": f"visibility of whole object is between {shares}%",
                 }
-                for k, level in enumerate(_LEVELS, start=1)
+                for k, (level, shares) in enumerate(_LEVELS, start=1)
             ],
         }
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
 from pc_data.synthetic.categories import Category
-from pc_data.synthetic.raycast import BOX, CYLINDER, ELLIPSOID, Primitives
+from pc_data.synthetic.solids import BOX, CYLINDER, ELLIPSOID, Primitives
 
 Color = tuple[float, float, float]
 Vector = tuple[float, float, float]
@@ -69,19 +70,9 @@ class Part(NamedTuple):
     category: Category | None = None
 
 
-def box(center: Vector, half: Vector, material: Material, color: Color, **more: object) -> Part:
-    """A box; see `Part`."""
-    return Part(BOX, center, half, material, color)._replace(**more)
-
-
-def tube(center: Vector, half: Vector, material: Material, color: Color, **more: object) -> Part:
-    """An elliptic cylinder or cone along its own z; see `Part`."""
-    return Part(CYLINDER, center, half, material, color)._replace(**more)
-
-
-def ball(center: Vector, half: Vector, material: Material, color: Color, **more: object) -> Part:
-    """An ellipsoid; see `Part`."""
-    return Part(ELLIPSOID, center, half, material, color)._replace(**more)
+box = partial(Part, BOX)
+tube = partial(Part, CYLINDER)  # an elliptic cylinder or cone along its own z
+ball = partial(Part, ELLIPSOID)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,9 @@ def pedestrian(
     return tuple(parts)
 
 
-def _rider(seat: tuple[float, float], lean: float, top: Color, trousers: Color, helmet: Color) -> list[Part]:
+def _rider(
+    seat: tuple[float, float], lean: float, top: Color, trousers: Color, helmet: Color
+) -> list[Part]:
     """A rider on a seat at (x, z), leaning forward."""
     x, z = seat
     chest = (x + 0.27 * math.sin(lean), 0, z + 0.05 + 0.3 * math.cos(lean))
@@ -140,10 +142,14 @@ def motorcycle(
         box((-0.38, 0, 0.8), (0.4, 0.14, 0.07), Material.PLAIN, (0.03, 0.03, 0.03)),
         box((-0.02, 0, 0.45), (0.3, 0.16, 0.2), Material.METAL, (0.12, 0.12, 0.13)),
         tube((0.55, 0, 0.65), (0.05, 0.08, 0.4), Material.METAL, _TIRE, euler=(0, -0.38, 0)),
-        tube((0.4, 0, 1.03), (0.025, 0.025, 0.36), Material.METAL, _TIRE, euler=(0, 0, math.pi / 2)),
+        tube(
+            (0.4, 0, 1.03), (0.025, 0.025, 0.36), Material.METAL, _TIRE, euler=(0, 0, math.pi / 2)
+        ),
         ball((0.55, 0, 0.93), (0.09, 0.1, 0.1), Material.PLAIN, (0.7, 0.7, 0.65)),
         box((-0.75, 0, 0.68), (0.16, 0.11, 0.06), Material.CAR_BODY, color),
-        tube((-0.5, 0.2, 0.4), (0.06, 0.06, 0.32), Material.METAL, (0.4, 0.4, 0.4), euler=(0, 1.5, 0)),
+        tube(
+            (-0.5, 0.2, 0.4), (0.06, 0.06, 0.32), Material.METAL, (0.4, 0.4, 0.4), euler=(0, 1.5, 0)
+        ),
     ]
     if scooter:
         parts += [

@@ -12,43 +12,11 @@ from jaxtyping import Float32, Float64, Int32
 from numba import njit
 
 from pc_data.synthetic.ground import HALF_EXTENT, RESOLUTION
-from pc_data.synthetic.noise import hash3
+from pc_data.synthetic.solids import Primitives, enter, solids_table
 
-BOX, CYLINDER, ELLIPSOID = 0, 1, 2
 CELL = 2.0  # metres
 NUM_CELLS = int(2 * HALF_EXTENT / CELL)
 GROUND, MISS = -1, -2
-LEAF = 0.16  # metres, edge of the cubes that a canopy is made of
-# Columns of the solids' table. Kernels read scalars from few arrays: a row taken as a view would
-# cost an atomic reference count, which is slower than the geometry.
-# The centre comes first (0..2), then the axes row by row (3..11).
-_HALF, _TAPER, _SOLIDITY, _KIND, _REACH, _SALT = 12, 15, 17, 18, 19, 20
-
-
-class Primitives(NamedTuple):
-    """Solids, one row each, in the scene's frame; unit shapes under an affine map.
-
-    A box is |x|, |y| <= w(z), |z| <= 1 in its own unit frame; a cylinder is round instead; both
-    shrink from 1 at the bottom to `taper` at the top. An ellipsoid is the unit ball.
-
-    Attributes:
-        kind: BOX, CYLINDER or ELLIPSOID.
-        center: Metres.
-        axes: Rotation, scene-from-own.
-        half: Half sizes along the own axes, metres.
-        taper: Width at the top over width at the bottom, in x and y (a cylinder reads x).
-        solidity: 1 is solid; 0..1 the share of filled `LEAF` cubes; -1 vertical bars, -2 a ring,
-            -3 a lattice.
-        salt: Seed of its leaves and its texture.
-    """
-
-    kind: Int32[np.ndarray, " n"]
-    center: Float32[np.ndarray, "n 3"]
-    axes: Float32[np.ndarray, "n 3 3"]
-    half: Float32[np.ndarray, "n 3"]
-    taper: Float32[np.ndarray, "n 2"]
-    solidity: Float32[np.ndarray, " n"]
-    salt: Int32[np.ndarray, " n"]
 
 
 class World(NamedTuple):
@@ -57,7 +25,7 @@ class World(NamedTuple):
     Attributes:
         heights: Ground raster, see `pc_data.synthetic.ground`.
         road: Packed road, see `Road.params`.
-        cells: Lowest ground, highest ground and highest point of anything in each cell, metres.
+        cells: Highest ground and highest point of anything in each cell, metres.
         start: Cell to its first entry in `entries`.
         entries: Primitive numbers, cell by cell.
         solids: The primitives, one row each.
@@ -65,27 +33,29 @@ class World(NamedTuple):
 
     heights: Float32[np.ndarray, "rows columns"]
     road: Float64[np.ndarray, " p"]
-    cells: Float32[np.ndarray, "cells 3"]
+    cells: Float32[np.ndarray, "cells 2"]
     start: Int32[np.ndarray, " cells1"]
     entries: Int32[np.ndarray, " e"]
     solids: Float32[np.ndarray, "n 21"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cell_heights(heights: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+def _cell_heights(heights: np.ndarray, high: np.ndarray) -> None:
     for row in range(NUM_CELLS):
         for column in range(NUM_CELLS):
             a = int(row * CELL / RESOLUTION)
             b = int(column * CELL / RESOLUTION)
-            block = heights[a : a + int(CELL / RESOLUTION) + 3, b : b + int(CELL / RESOLUTION) + 3]
-            low[row * NUM_CELLS + column] = block.min()
-            high[row * NUM_CELLS + column] = block.max()
+            top = heights[a, b]
+            for j in range(a, min(a + int(CELL / RESOLUTION) + 3, heights.shape[0])):
+                for i in range(b, min(b + int(CELL / RESOLUTION) + 3, heights.shape[1])):
+                    top = max(top, heights[j, i])
+            high[row * NUM_CELLS + column] = top
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _cell_range(center: float, reach: float) -> tuple[int, int]:
-    first = int(math.floor((center - reach + HALF_EXTENT) / CELL))
-    last = int(math.floor((center + reach + HALF_EXTENT) / CELL))
+    first = math.floor((center - reach + HALF_EXTENT) / CELL)
+    last = math.floor((center + reach + HALF_EXTENT) / CELL)
     return max(first, 0), min(last, NUM_CELLS - 1)
 
 
@@ -109,20 +79,6 @@ def _fill_cells(
                 count[cell] += 1
 
 
-def _solids(primitives: Primitives) -> Float32[np.ndarray, "n 21"]:
-    columns = (
-        primitives.center,
-        primitives.axes.reshape(-1, 9),
-        primitives.half,
-        primitives.taper,
-        primitives.solidity[:, None],
-        primitives.kind[:, None],
-        np.square(primitives.half).sum(1, keepdims=True),
-        primitives.salt[:, None],
-    )
-    return np.concatenate(columns, axis=1, dtype=np.float32)
-
-
 def build_world(
     heights: Float32[np.ndarray, "rows columns"],
     road: Float64[np.ndarray, " p"],
@@ -130,9 +86,8 @@ def build_world(
 ) -> World:
     """Index the ground and the primitives for `trace`."""
     count = NUM_CELLS * NUM_CELLS
-    low = np.empty(count, dtype=np.float32)
     high = np.empty(count, dtype=np.float32)
-    _cell_heights(heights, low, high)
+    _cell_heights(heights, high)
     reach = np.einsum("nij,nj->ni", np.abs(primitives.axes), primitives.half) + np.float32(0.01)
     top = high.copy()
     start = np.zeros(count + 1, dtype=np.int32)
@@ -141,158 +96,8 @@ def build_world(
     entries = np.empty(start[-1], dtype=np.int32)
     if len(entries):
         _fill_cells(primitives.center, reach, top, start, entries)
-    cells = np.stack([low, high, top], axis=1)
-    return World(heights, road, cells, start, entries, _solids(primitives))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _cut(value: float, slope: float, near: float, far: float) -> tuple[float, float]:
-    """Clip the interval [near, far] to value + t * slope <= 0."""
-    if slope > 1e-12:
-        far = min(far, -value / slope)
-    elif slope < -1e-12:
-        near = max(near, -value / slope)
-    elif value > 0.0:
-        far = -1e30
-    return near, far
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _round(
-    o: tuple[float, float, float], d: tuple[float, float, float], taper: float, ball: bool
-) -> tuple[float, float]:
-    """Interval of a ray inside the unit ball or the tapered unit cylinder."""
-    near, far = -1e30, 1e30
-    rate = 0.5 * (taper - 1.0)
-    base = 0.5 * (taper + 1.0)
-    if ball:
-        a = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-        b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
-        c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 1.0
-    else:
-        near, far = _cut(o[2] - 1.0, d[2], near, far)
-        near, far = _cut(-o[2] - 1.0, -d[2], near, far)
-        if near > far:
-            return near, far
-        w = base + rate * o[2]
-        v = rate * d[2]
-        a = d[0] * d[0] + d[1] * d[1] - v * v
-        b = o[0] * d[0] + o[1] * d[1] - w * v
-        c = o[0] * o[0] + o[1] * o[1] - w * w
-    root = b * b - a * c
-    if abs(a) < 1e-12:
-        return _cut(c, 2.0 * b, near, far)
-    if root < 0.0:
-        return (near, far) if a < 0.0 else (1e30, -1e30)
-    root = math.sqrt(root)
-    first = (-b - root) / a
-    second = (-b + root) / a
-    if a > 0.0:
-        return max(near, first), min(far, second)
-    # Steeper than the cone: inside before the smaller root or after the larger one.
-    if near <= min(far, second):
-        return near, min(far, second)
-    return max(near, first), far
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _interval(
-    o: tuple[float, float, float],
-    d: tuple[float, float, float],
-    kind: int,
-    taper_x: float,
-    taper_y: float,
-) -> tuple[float, float]:
-    """Interval of a ray inside a unit shape."""
-    if kind != BOX:
-        return _round(o, d, taper_x, kind == ELLIPSOID)
-    rate_x = 0.5 * (1.0 - taper_x)
-    rate_y = 0.5 * (1.0 - taper_y)
-    w_x = rate_x * (o[2] + 1.0) - 1.0
-    w_y = rate_y * (o[2] + 1.0) - 1.0
-    near, far = _cut(o[2] - 1.0, d[2], -1e30, 1e30)
-    near, far = _cut(-o[2] - 1.0, -d[2], near, far)
-    near, far = _cut(w_x + o[0], d[0] + rate_x * d[2], near, far)
-    near, far = _cut(w_x - o[0], -d[0] + rate_x * d[2], near, far)
-    near, far = _cut(w_y + o[1], d[1] + rate_y * d[2], near, far)
-    return _cut(w_y - o[1], -d[1] + rate_y * d[2], near, far)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _filled(x: float, y: float, z: float, solids: np.ndarray, i: int) -> bool:
-    """Whether porous primitive i has matter at an own-frame point (metres)."""
-    solidity = solids[i, _SOLIDITY]
-    if solidity > 0.0:
-        salt = int(solids[i, _SALT])
-        j, k, m = int(math.floor(x / LEAF)), int(math.floor(y / LEAF)), int(math.floor(z / LEAF))
-        return (hash3(j, k, m + 1009 * salt) & 0xFFFF) < solidity * 65536.0
-    if solidity == -1.0:
-        return x % 0.16 < 0.05 or abs(abs(z) - solids[i, _HALF + 2] * 0.85) < 0.05
-    if solidity == -2.0:
-        radius = math.sqrt(x * x + y * y) / solids[i, _HALF]
-        return radius > 0.84 or radius < 0.14
-    return x % 0.5 < 0.07 or z % 0.25 < 0.12
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _porous(
-    o: tuple[float, float, float],
-    d: tuple[float, float, float],
-    near: float,
-    far: float,
-    solids: np.ndarray,
-    i: int,
-) -> float:
-    """First filled spot of porous primitive i between near and far, or a huge number."""
-    leafy = solids[i, _SOLIDITY] > 0.0
-    step = 0.6 * LEAF if leafy else max(far - near, 1e-3)
-    a, b, c = solids[i, _HALF], solids[i, _HALF + 1], solids[i, _HALF + 2]
-    t = near + (0.3 * step if leafy else 1e-3)
-    while t < far:
-        if _filled((o[0] + t * d[0]) * a, (o[1] + t * d[1]) * b, (o[2] + t * d[2]) * c, solids, i):
-            return t
-        t += step
-    return 1e30
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _hit(
-    solids: np.ndarray,
-    i: int,
-    origin: tuple[float, float, float],
-    ray: tuple[float, float, float],
-    best: float,
-) -> float:
-    """Distance at which the ray enters primitive i before `best`, or a huge number."""
-    x = origin[0] - solids[i, 0]
-    y = origin[1] - solids[i, 1]
-    z = origin[2] - solids[i, 2]
-    along = -(x * ray[0] + y * ray[1] + z * ray[2])
-    away = x * x + y * y + z * z
-    reach = solids[i, _REACH]
-    if away - along * along > reach or (along < 0.0 and away > reach):
-        return 1e30
-    a, b, c = 1.0 / solids[i, _HALF], 1.0 / solids[i, _HALF + 1], 1.0 / solids[i, _HALF + 2]
-    m00, m01, m02 = solids[i, 3], solids[i, 4], solids[i, 5]
-    m10, m11, m12 = solids[i, 6], solids[i, 7], solids[i, 8]
-    m20, m21, m22 = solids[i, 9], solids[i, 10], solids[i, 11]
-    o = (
-        (m00 * x + m10 * y + m20 * z) * a,
-        (m01 * x + m11 * y + m21 * z) * b,
-        (m02 * x + m12 * y + m22 * z) * c,
-    )
-    d = (
-        (m00 * ray[0] + m10 * ray[1] + m20 * ray[2]) * a,
-        (m01 * ray[0] + m11 * ray[1] + m21 * ray[2]) * b,
-        (m02 * ray[0] + m12 * ray[1] + m22 * ray[2]) * c,
-    )
-    kind = int(solids[i, _KIND])
-    near, far = _interval(o, d, kind, solids[i, _TAPER], solids[i, _TAPER + 1])
-    if near > far or far < 0.0 or near >= best:
-        return 1e30
-    if solids[i, _SOLIDITY] < 1.0:
-        return _porous(o, d, max(near, 0.0), min(far, best), solids, i)
-    return near if near > 0.0 else 1e30
+    cells = np.stack([high, top], axis=1)
+    return World(heights, road, cells, start, entries, solids_table(primitives))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -338,7 +143,7 @@ def _ground_hit(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def trace(  # noqa: C901 (one traversal loop; splitting it costs a fifth of its speed)
+def trace(
     world: World,
     origin: tuple[float, float, float],
     ray: tuple[float, float, float],
@@ -352,8 +157,8 @@ def trace(  # noqa: C901 (one traversal loop; splitting it costs a fifth of its 
     """
     u = (origin[0] + HALF_EXTENT) / CELL
     v = (origin[1] + HALF_EXTENT) / CELL
-    column = int(math.floor(u))
-    row = int(math.floor(v))
+    column = math.floor(u)
+    row = math.floor(v)
     right = 1 if ray[0] > 0 else -1
     up = 1 if ray[1] > 0 else -1
     pace_x = CELL / max(abs(ray[0]), 1e-12)
@@ -367,14 +172,14 @@ def trace(  # noqa: C901 (one traversal loop; splitting it costs a fifth of its 
         leave = min(next_x, next_y, best)
         lowest = origin[2] + min(near * ray[2], leave * ray[2])
         cell = row * NUM_CELLS + column
-        if lowest < world.cells[cell, 2]:
+        if lowest < world.cells[cell, 1]:
             for entry in range(world.start[cell], world.start[cell + 1]):
                 i = world.entries[entry]
-                t = _hit(world.solids, i, origin, ray, best)
+                t = enter(world.solids, i, origin, ray, best)
                 if t < best:
                     best = t
                     found = i
-            if with_ground and lowest < world.cells[cell, 1]:
+            if with_ground and lowest < world.cells[cell, 0]:
                 t = _ground_hit(world.heights, origin, ray, near, min(leave, best))
                 if t < best:
                     best = t
@@ -387,84 +192,6 @@ def trace(  # noqa: C901 (one traversal loop; splitting it costs a fifth of its 
             next_y += pace_y
             row += up
     return best, found
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def own_frame(
-    solids: np.ndarray, i: int, x: float, y: float, z: float
-) -> tuple[float, float, float]:
-    """A scene point in primitive i's own frame, metres."""
-    x -= solids[i, 0]
-    y -= solids[i, 1]
-    z -= solids[i, 2]
-    return (
-        solids[i, 3] * x + solids[i, 6] * y + solids[i, 9] * z,
-        solids[i, 4] * x + solids[i, 7] * y + solids[i, 10] * z,
-        solids[i, 5] * x + solids[i, 8] * y + solids[i, 11] * z,
-    )
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def half_size(solids: np.ndarray, i: int) -> tuple[float, float, float]:
-    """Half sizes of primitive i along its own axes, metres."""
-    return float(solids[i, 12]), float(solids[i, 13]), float(solids[i, 14])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def salt_of(solids: np.ndarray, i: int) -> int:
-    """Seed of primitive i's texture."""
-    return int(solids[i, 20])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _own_normal(
-    solids: np.ndarray, i: int, q: tuple[float, float, float]
-) -> tuple[float, float, float, int]:
-    """Outward normal of a solid shape in its own frame, any length, and the face's axis."""
-    half = half_size(solids, i)
-    u, v, w = q[0] / half[0], q[1] / half[1], q[2] / half[2]
-    kind = int(solids[i, _KIND])
-    if kind == ELLIPSOID:
-        return u / half[0], v / half[1], w / half[2], 0
-    rate_x = 0.5 * (1.0 - solids[i, _TAPER])
-    rate_y = 0.5 * (1.0 - solids[i, _TAPER + 1])
-    width_x = max(1.0 - rate_x * (w + 1.0), 1e-3)
-    width_y = max(1.0 - rate_y * (w + 1.0), 1e-3)
-    if kind == CYLINDER:
-        side_x = math.sqrt(u * u + v * v) / width_x
-        side_y = 0.0
-    else:
-        side_x, side_y = abs(u) / width_x, abs(v) / width_y
-    if abs(w) >= side_x and abs(w) >= side_y:
-        return 0.0, 0.0, math.copysign(1.0, w), 2
-    if kind == CYLINDER:
-        return u / half[0], v / half[1], rate_x * width_x / half[2], 0
-    if side_x >= side_y:
-        return math.copysign(1.0 / half[0], u), 0.0, rate_x / half[2], 0
-    return 0.0, math.copysign(1.0 / half[1], v), rate_y / half[2], 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def normal_at(
-    solids: np.ndarray, i: int, q: tuple[float, float, float]
-) -> tuple[float, float, float, int]:
-    """Outward unit normal (scene frame) at own-frame point q, and the face's axis 0, 1 or 2.
-
-    Leaves of a porous primitive point anywhere, on average outwards.
-    """
-    a, b, c, face = _own_normal(solids, i, q)
-    if 0.0 < solids[i, _SOLIDITY] < 1.0:
-        j, k, m = int(25.0 * q[0]), int(25.0 * q[1]), int(25.0 * q[2])
-        norm = math.sqrt(a * a + b * b + c * c) + 1e-9
-        bits = hash3(j, k, m + int(solids[i, _SALT]))
-        a = a / norm + 1.6 * ((bits & 255) / 256.0 - 0.5)
-        b = b / norm + 1.6 * (((bits >> 8) & 255) / 256.0 - 0.5)
-        c = c / norm + 1.6 * (((bits >> 16) & 255) / 256.0 - 0.5)
-    x = solids[i, 3] * a + solids[i, 4] * b + solids[i, 5] * c
-    y = solids[i, 6] * a + solids[i, 7] * b + solids[i, 8] * c
-    z = solids[i, 9] * a + solids[i, 10] * b + solids[i, 11] * c
-    norm = math.sqrt(x * x + y * y + z * z) + 1e-9
-    return x / norm, y / norm, z / norm, face
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

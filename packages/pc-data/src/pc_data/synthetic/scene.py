@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from numba import njit
 
 from pc_data.synthetic.ground import Road, height_raster
 from pc_data.synthetic.parts import PartTable, SceneObject
@@ -16,6 +17,23 @@ from pc_data.synthetic.style import Style, draw_light, draw_paving, draw_road
 from pc_data.synthetic.textures import Paving, look_table
 
 _MAX_PATH = 40.0  # metres that the car may drive, so that the world surrounds it all the time
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_points(
+    xyz: np.ndarray, center: np.ndarray, size: np.ndarray, axes: np.ndarray, counts: np.ndarray
+) -> None:
+    for b in range(len(center)):
+        reach = 0.25 * (size[b, 0] ** 2 + size[b, 1] ** 2 + size[b, 2] ** 2)
+        for k in range(len(xyz)):
+            x, y, z = xyz[k, 0] - center[b, 0], xyz[k, 1] - center[b, 1], xyz[k, 2] - center[b, 2]
+            if x * x + y * y + z * z > reach:
+                continue
+            inside = True
+            for i in range(3):
+                own = axes[b, 0, i] * x + axes[b, 1, i] * y + axes[b, 2, i] * z
+                inside = inside and abs(own) <= 0.5 * size[b, i]
+            counts[b] += inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +67,11 @@ class Boxes:
             speed=self.speed[keep],
         )
 
-    def contains(self, xyz: Float64[np.ndarray, "n 3"], box: int) -> Bool[np.ndarray, " n"]:
-        """Which points (scene frame) lie in that box."""
-        own = (xyz - self.center[box]) @ self.axes[box]
-        return (np.abs(own) <= 0.5 * self.size[box]).all(1)
+    def count_points(self, xyz: Float64[np.ndarray, "n 3"]) -> Int64[np.ndarray, " b"]:
+        """Number of points (scene frame) in each box."""
+        counts = np.zeros(len(self.instance), dtype=np.int64)
+        _count_points(np.ascontiguousarray(xyz), self.center, self.size, self.axes, counts)
+        return counts
 
 
 class Scene:

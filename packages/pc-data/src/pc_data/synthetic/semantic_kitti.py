@@ -19,7 +19,7 @@ from pc_data.synthetic.categories import KITTI_ID
 from pc_data.synthetic.output import check_image_size, check_request, make_frames, whole_folder
 from pc_data.synthetic.rig import pose_matrix, small_rotation, yaw_rotation
 from pc_data.synthetic.scene import Scene
-from pc_data.synthetic.sensors import HDL_64E, render, sweep
+from pc_data.synthetic.sensors import HDL_64E, render, sweep, turn_rays
 from pc_data.synthetic.style import TRAIN, VAL
 
 _PERIOD = 0.5  # seconds between frames
@@ -126,7 +126,7 @@ def _make_frame(index: int, frame: int, drive: Drive, *, root: Path, seed: int) 
         scene.paving,
         model=HDL_64E,
         position=lidar[:3, 3],
-        rays=rays @ lidar[:3, :3].T,
+        rays=turn_rays(rays, lidar[:3, :3]),
         seed=int(rng.integers(1 << 30)),
     )
     met = turn.distance > 0

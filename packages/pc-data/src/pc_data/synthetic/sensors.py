@@ -9,21 +9,20 @@ from numba import njit
 
 from pc_data.synthetic.ground import ground_at, lane_marking
 from pc_data.synthetic.noise import hash3, normal3, uniform3, value_noise
-from pc_data.synthetic.raycast import (
-    GROUND,
-    MISS,
-    World,
-    half_size,
-    height_at,
-    normal_at,
-    own_frame,
-    salt_of,
-    trace,
-)
+from pc_data.synthetic.raycast import GROUND, MISS, World, cast_rays, height_at, trace
+from pc_data.synthetic.solids import half_size, normal_at, own_frame, salt_of
 from pc_data.synthetic.textures import Paving, ground_color, is_glass, lidar_look, surface_color
 
+_SIGHT = 140.0  # metres that a camera sees
 _SIGN, _FOLIAGE = 10, 2  # numbers of pc_data.synthetic.parts.Material
 _ROAD, _MARKING = 1, 28  # numbers of pc_data.synthetic.categories.Category
+
+
+def turn_rays(
+    rays: Float64[np.ndarray, "n 3"], matrix: Float64[np.ndarray, "3 3"]
+) -> Float64[np.ndarray, "n 3"]:
+    """Apply a matrix to each ray, to the same bits whatever BLAS and its threads would do."""
+    return np.einsum("nj,ij->ni", rays, matrix)
 
 
 class Light(NamedTuple):
@@ -137,20 +136,22 @@ def _lidar_return(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sweep(
+def _echoes(
     world: World,
     look: np.ndarray,
     paving: Paving,
     origin: tuple[float, float, float],
     rays: np.ndarray,
-    model: tuple[float, float, float, float, float, int],
+    ranges: np.ndarray,
+    hits: np.ndarray,
+    model: tuple[float, float, float, float, int],
     measured: np.ndarray,
     known: np.ndarray,
 ) -> None:
-    far, noise, gain, gamma, ceiling, seed = model
+    noise, gain, gamma, ceiling, seed = model
     for k in range(len(rays)):
         ray = (rays[k, 0], rays[k, 1], rays[k, 2])
-        t, hit = trace(world, origin, ray, far, True)
+        t, hit = ranges[k], hits[k]
         measured[k, 0] = 0.0
         if hit == MISS:
             continue
@@ -183,8 +184,10 @@ def sweep(
     measured = np.zeros((len(rays), 2), dtype=np.float32)
     known = np.zeros((len(rays), 2), dtype=np.int32)
     origin = (float(position[0]), float(position[1]), float(position[2]))
-    physics = (model.far, model.noise, model.gain, model.gamma, model.ceiling, seed)
-    _sweep(world, look, paving, origin, np.ascontiguousarray(rays), physics, measured, known)
+    physics = (model.noise, model.gain, model.gamma, model.ceiling, seed)
+    rays = np.ascontiguousarray(rays)
+    ranges, hits = cast_rays(world, position, rays, far=model.far)
+    _echoes(world, look, paving, origin, rays, ranges, hits, physics, measured, known)
     return Sweep(rays, measured[:, 0], measured[:, 1], known[:, 0], known[:, 1])
 
 
@@ -202,7 +205,11 @@ def _sky(light: Light, ray: tuple[float, float, float], detail: bool) -> tuple[f
         puff = min(max(4.0 * (puff - 1.0 + light.cloud), 0.0), 0.9) * min(1.0, 6.0 * up)
         r, g, b = r + puff * (0.95 - r), g + puff * (0.95 - g), b + puff * (0.97 - b)
     glow = max(_dot(light.sun, ray), 0.0) ** 64
-    return r + glow * light.sun_color[0], g + glow * light.sun_color[1], b + glow * light.sun_color[2]
+    return (
+        r + glow * light.sun_color[0],
+        g + glow * light.sun_color[1],
+        b + glow * light.sun_color[2],
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -265,46 +272,38 @@ def _tone(value: float, noise: float) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _render(
+def _expose(
     world: World,
     look: np.ndarray,
     paving: Paving,
     light: Light,
-    pose: np.ndarray,
-    intrinsics: np.ndarray,
+    origin: tuple[float, float, float],
+    rays: np.ndarray,
+    ranges: np.ndarray,
+    hits: np.ndarray,
     rgb: np.ndarray,
     classes: np.ndarray,
 ) -> None:
-    origin = (pose[0, 3], pose[1, 3], pose[2, 3])
     seed = hash3(int(1000 * origin[0]), int(1000 * origin[1]), light.salt)
-    for row in range(rgb.shape[0]):
-        b = (row + 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]
-        for column in range(rgb.shape[1]):
-            a = (column + 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
-            norm = math.sqrt(a * a + b * b + 1.0)
-            ray = (
-                (pose[0, 0] * a + pose[0, 1] * b + pose[0, 2]) / norm,
-                (pose[1, 0] * a + pose[1, 1] * b + pose[1, 2]) / norm,
-                (pose[2, 0] * a + pose[2, 1] * b + pose[2, 2]) / norm,
+    for k in range(len(rays)):
+        ray = (rays[k, 0], rays[k, 1], rays[k, 2])
+        t, hit = ranges[k], hits[k]
+        classes[k] = 0
+        if hit == MISS:
+            color = _sky(light, ray, ray[2] > 0)
+        else:
+            p = (origin[0] + t * ray[0], origin[1] + t * ray[1], origin[2] + t * ray[2])
+            x, y, z, category = _shade(world, look, paving, light, hit, p, ray, t)
+            classes[k] = category
+            clear = math.exp(-light.haze * t)
+            color = (
+                clear * x + (1 - clear) * light.low[0],
+                clear * y + (1 - clear) * light.low[1],
+                clear * z + (1 - clear) * light.low[2],
             )
-            t, hit = trace(world, origin, ray, 140.0, True)
-            sky = _sky(light, ray, hit == MISS and ray[2] > 0)
-            color = sky
-            classes[row, column] = 0
-            if hit != MISS:
-                p = (origin[0] + t * ray[0], origin[1] + t * ray[1], origin[2] + t * ray[2])
-                x, y, z, category = _shade(world, look, paving, light, hit, p, ray, t)
-                classes[row, column] = category
-                k = math.exp(-light.haze * t)
-                color = (
-                    k * x + (1 - k) * light.low[0],
-                    k * y + (1 - k) * light.low[1],
-                    k * z + (1 - k) * light.low[2],
-                )
-            noise = 5.0 * (uniform3(row, column, seed) - 0.5)
-            rgb[row, column, 0] = _tone(color[0], noise)
-            rgb[row, column, 1] = _tone(color[1], noise)
-            rgb[row, column, 2] = _tone(color[2], noise)
+        noise = 5.0 * (uniform3(k, 0, seed) - 0.5)
+        for c in range(3):
+            rgb[k, c] = _tone(color[c], noise)
 
 
 def render(
@@ -332,8 +331,13 @@ def render(
         The picture, and the category that each pixel shows (0 = sky).
     """
     width, height = image_size
-    rgb = np.empty((height, width, 3), dtype=np.uint8)
-    classes = np.empty((height, width), dtype=np.uint8)
-    pose = np.ascontiguousarray(pose, dtype=np.float64)
-    _render(world, look, paving, light, pose, np.ascontiguousarray(intrinsics), rgb, classes)
-    return rgb, classes
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    ahead = np.stack([u, v, np.ones_like(u)], axis=2).reshape(-1, 3)
+    rays = turn_rays(ahead, pose[:3, :3] @ np.linalg.inv(intrinsics))
+    rays /= np.sqrt(np.einsum("ni,ni->n", rays, rays))[:, None]
+    ranges, hits = cast_rays(world, pose[:3, 3], rays, far=_SIGHT)
+    rgb = np.empty((len(rays), 3), dtype=np.uint8)
+    classes = np.empty(len(rays), dtype=np.uint8)
+    origin = (float(pose[0, 3]), float(pose[1, 3]), float(pose[2, 3]))
+    _expose(world, look, paving, light, origin, rays, ranges, hits, rgb, classes)
+    return rgb.reshape(height, width, 3), classes.reshape(height, width)

@@ -118,7 +118,7 @@ def _traffic(street: Street, ego_speed: float, ego_start: float) -> None:
     """Moving vehicles on the lanes; the recording car's lane stays clear around it."""
     road, rng = street.road, street.rng
     wide = (road.half_width - road.median) / (road.lanes // 2)
-    kinds = ["car", "car", "car", "van", "truck", "bus", "motorcycle", "bicycle"]
+    kinds = [*["car"] * 5, "van", "truck", "bus", *["motorcycle"] * 2, *["bicycle"] * 2]
     for lane in range(road.lanes):
         right = lane < road.lanes // 2
         number = lane % (road.lanes // 2)
@@ -182,45 +182,53 @@ def _parked_cycles(street: Street, s: float, d: float) -> None:
             parts = people.motorcycle(rng, paint, None)
             street.put(Category.MOTORCYCLE, parts, at, d, yaw, instance=True)
         else:
-            street.put(Category.BICYCLE, people.bicycle(rng, paint, None), at, d, yaw, instance=True)
+            street.put(
+                Category.BICYCLE, people.bicycle(rng, paint, None), at, d, yaw, instance=True
+            )
+
+
+def _roadside(street: Street, kind: str) -> tuple[Category, tuple[Part, ...]]:
+    """Something that stands along the kerb."""
+    rng, style = street.rng, street.style
+    if kind == "tree":
+        crown = style.crowns[rng.integers(len(style.crowns))]
+        parts = scenery.tree(rng, crown, street.pick(style.greens), street.pick(_BARK))
+        return Category.VEGETATION, parts
+    if kind == "bush":
+        return Category.VEGETATION, scenery.bush(rng, street.pick(style.greens))
+    if kind == "lamp":
+        return Category.POLE, furniture.lamp(rng, (0.2, 0.2, 0.21))
+    if kind == "sign":
+        return Category.POLE, furniture.sign(rng)
+    if kind == "bollards":
+        count = int(rng.integers(2, 5))
+        return Category.POLE, furniture.bollards(rng, count, street.pick(style.paints))
+    if kind == "cabinet":
+        return Category.STRUCTURE, furniture.cabinet(rng)
+    if kind == "bin":
+        return Category.PUSHABLE, furniture.bin_box(rng, street.pick(style.paints))
+    return Category.BARRIER, furniture.barrier(rng, rng.uniform(2, 4), street.pick(style.warning))
 
 
 def _verge(street: Street, sign: int, strips: Strips, side: Side) -> None:
     """Trees, lamps, signs, bollards, bushes and cabinets along the kerb."""
-    rng, style = street.rng, street.style
+    rng = street.rng
     d = strips.verge if side.verge > 0 else strips.inner + 0.45
-    inward = -sign * math.pi / 2
-    s = -_REACH + rng.uniform(0, 4)
+    turns = {
+        "lamp": -sign * math.pi / 2,
+        "sign": 0.0 if sign < 0 else math.pi,
+    }
     kinds = ["tree", "lamp", "sign", "bollards", "bush", "cabinet", "bin", "barrier", "none"]
     odds = [0.3, 0.13, 0.14, 0.08, 0.13, 0.06, 0.04, 0.05, 0.07]
+    s = -_REACH + rng.uniform(0, 4)
     while s < _REACH:
         kind = str(rng.choice(kinds, p=odds))
-        if not street.at_crossing(s, 3.5) and street.free(f"v{sign}", s, 1.0):
-            at = sign * d + rng.normal(0, 0.1)
-            if kind == "tree":
-                crown = style.crowns[rng.integers(len(style.crowns))]
-                tree = scenery.tree(rng, crown, street.pick(style.greens), street.pick(_BARK))
-                street.put(Category.VEGETATION, tree, s, at)
-            elif kind == "bush":
-                street.put(
-                    Category.VEGETATION, scenery.bush(rng, street.pick(style.greens)), s, at
-                )
-            elif kind == "lamp":
-                street.put(Category.POLE, furniture.lamp(rng, (0.2, 0.2, 0.21)), s, at, inward)
-            elif kind == "sign":
-                yaw = (0.0 if sign < 0 else math.pi) + rng.normal(0, 0.15)
-                street.put(Category.POLE, furniture.sign(rng), s, at, yaw)
-            elif kind == "bollards":
-                parts = furniture.bollards(rng, int(rng.integers(2, 5)), street.pick(style.paints))
-                street.put(Category.POLE, parts, s, at)
-            elif kind == "cabinet":
-                street.put(Category.STRUCTURE, furniture.cabinet(rng), s, at)
-            elif kind == "bin":
-                parts = furniture.bin_box(rng, street.pick(style.paints))
-                street.put(Category.PUSHABLE, parts, s, at, instance=True)
-            elif kind == "barrier":
-                parts = furniture.barrier(rng, rng.uniform(2, 4), street.pick(style.warning))
-                street.put(Category.BARRIER, parts, s, at, instance=True)
+        clear = not street.at_crossing(s, 3.5) and street.free(f"v{sign}", s, 1.0)
+        if clear and kind != "none":
+            category, parts = _roadside(street, kind)
+            yaw = turns.get(kind, 0.0) + (rng.normal(0, 0.15) if kind == "sign" else 0.0)
+            counts = category in (Category.PUSHABLE, Category.BARRIER)
+            street.put(category, parts, s, sign * d + rng.normal(0, 0.1), yaw, instance=counts)
         s += rng.uniform(2.0, 6.5)
 
 
@@ -242,7 +250,9 @@ def _walkers(street: Street, sign: int, strips: Strips, side: Side) -> None:
         for k in range(1 if rng.random() < 0.6 else 2):
             if street.free(f"w{sign}{d > sign * strips.walk}", s + 0.8 * k, 0.35):
                 speed = rng.uniform(0.8, 1.6) if rng.random() < 0.6 else 0.0
-                _person(street, s + 0.8 * k, d, rng.choice([0, math.pi]) + rng.normal(0, 0.3), speed)
+                _person(
+                    street, s + 0.8 * k, d, rng.choice([0, math.pi]) + rng.normal(0, 0.3), speed
+                )
     for _ in range(int(rng.integers(1, 5))):
         s = rng.normal(0, 22)
         if street.free(f"w{sign}True", s, 1.2) and street.free(f"w{sign}False", s, 1.2):
@@ -274,7 +284,9 @@ def _crossing(street: Street) -> None:
         for sign in (-1, 1):
             s = road.crossing + side * (road.crossing_half + 1.0)
             yaw = 0.0 if sign < 0 else math.pi
-            street.put(Category.POLE, furniture.traffic_light(rng), s, sign * (road.half_width + 0.8), yaw)
+            street.put(
+                Category.POLE, furniture.traffic_light(rng), s, sign * (road.half_width + 0.8), yaw
+            )
         s = road.crossing + side * (road.crossing_half + 1.3)
         for d in rng.uniform(-road.half_width, road.half_width, int(rng.integers(0, 3))):
             if abs(d - ego_lane(road)) > 1.6:

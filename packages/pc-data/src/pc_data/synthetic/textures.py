@@ -126,7 +126,13 @@ def _facade(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _car(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float], face: int) -> Rgbg:
+def _car(
+    look: np.ndarray,
+    i: int,
+    q: tuple[float, float, float],
+    half: tuple[float, float, float],
+    face: int,
+) -> Rgbg:
     """Lower body: lamps, plates, arches, door gaps."""
     x, y, z = q
     if face == 0:
@@ -150,7 +156,13 @@ def _car(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[fl
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def is_glass(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float], face: int) -> bool:
+def is_glass(
+    look: np.ndarray,
+    i: int,
+    q: tuple[float, float, float],
+    half: tuple[float, float, float],
+    face: int,
+) -> bool:
     """Whether that spot of a primitive is a window pane of a vehicle or a shelter."""
     material = int(look[i, _MATERIAL])
     u, v, w = q[0] / half[0], q[1] / half[1], q[2] / half[2]
@@ -163,7 +175,7 @@ def is_glass(look: np.ndarray, i: int, q: tuple[float, float, float], half: tupl
             return False
         if look[i, _PATTERN] > 0.5:
             return u > 0.55 and (abs(v) < 0.88 if face == 0 else u < 0.9)
-        return abs(v) < 0.84 if face == 0 else (0.06 < abs(u - 0.05) and abs(u) < 0.78)
+        return abs(v) < 0.84 if face == 0 else (abs(u - 0.05) > 0.06 and abs(u) < 0.78)
     if material == _BUS_BODY:
         if face == 0:
             return abs(v) < 0.9 and (-0.15 if u > 0 else 0.2) < w < 0.66
@@ -178,7 +190,13 @@ def is_glass(look: np.ndarray, i: int, q: tuple[float, float, float], half: tupl
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bus(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float], face: int) -> Rgbg:
+def _bus(
+    look: np.ndarray,
+    i: int,
+    q: tuple[float, float, float],
+    half: tuple[float, float, float],
+    face: int,
+) -> Rgbg:
     """Body of a bus or a lorry's cab around the panes."""
     w = q[2] / half[2]
     if face == 0:
@@ -187,7 +205,11 @@ def _bus(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[fl
         if q[0] > 0 and int(look[i, _MATERIAL]) == _BUS_BODY and 0.7 < w < 0.92 and abs(q[1]) < 0.8:
             lit = uniform3(int(q[1] * 18.0 + 100), int(q[2] * 18.0 + 100), i) > 0.5
             return (0.9, 0.45, 0.02, 0.0) if lit else (0.02, 0.02, 0.02, 0.0)
-        if int(look[i, _MATERIAL]) == _TRUCK_CAB and -0.45 < w < -0.05 and abs(q[1]) < 0.7 * half[1]:
+        if (
+            int(look[i, _MATERIAL]) == _TRUCK_CAB
+            and -0.45 < w < -0.05
+            and abs(q[1]) < 0.7 * half[1]
+        ):
             return 0.03, 0.03, 0.03, 0.1
     elif -0.4 < w < -0.18 and int(look[i, _MATERIAL]) == _BUS_BODY:
         return _tint(look, i, _ACCENT, 1.0, 0.3)
@@ -198,7 +220,12 @@ def _bus(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[fl
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _cargo(
-    look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float], face: int, salt: int
+    look: np.ndarray,
+    i: int,
+    q: tuple[float, float, float],
+    half: tuple[float, float, float],
+    face: int,
+    salt: int,
 ) -> Rgbg:
     """Corrugated or plain box with a panel of the second colour; doors at the back."""
     u = q[0] if face == 1 else q[1]
@@ -216,7 +243,9 @@ def _cargo(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sign(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]) -> Rgbg:
+def _sign(
+    look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]
+) -> Rgbg:
     """Rim and symbols of a traffic sign; discs lie in their own x and y, plates in y and z."""
     if look[i, _PATTERN] < 1.5:
         u, v = q[0] / half[0], q[1] / half[1]
@@ -254,7 +283,9 @@ def _natural(look: np.ndarray, i: int, q: tuple[float, float, float], salt: int,
     scale = 25.0 if t < 9.0 else (14.0 if t < 18.0 else 7.0)
     k = uniform3(int(q[0] * scale + 900), int(q[1] * scale + 900), int(q[2] * scale + 900) + salt)
     mix = k * k
-    light = 0.55 + 0.9 * uniform3(int(q[0] * 2.5 + 90), int(q[1] * 2.5 + 90), int(q[2] * 2.5) + salt)
+    light = 0.55 + 0.9 * uniform3(
+        int(q[0] * 2.5 + 90), int(q[1] * 2.5 + 90), int(q[2] * 2.5) + salt
+    )
     rest = 1.0 - mix
     return (
         light * (look[i, 1] * mix + look[i, 4] * rest),
@@ -265,7 +296,13 @@ def _natural(look: np.ndarray, i: int, q: tuple[float, float, float], salt: int,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _striped(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float], face: int) -> Rgbg:
+def _striped(
+    look: np.ndarray,
+    i: int,
+    q: tuple[float, float, float],
+    half: tuple[float, float, float],
+    face: int,
+) -> Rgbg:
     """Cones, awnings and warning boards."""
     if int(look[i, _MATERIAL]) == _STRIPES:
         wide = half[1] > 4.0 * half[2]  # an awning
@@ -278,7 +315,9 @@ def _striped(look: np.ndarray, i: int, q: tuple[float, float, float], half: tupl
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _wheel(look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]) -> Rgbg:
+def _wheel(
+    look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]
+) -> Rgbg:
     radius = math.sqrt(q[0] * q[0] + q[1] * q[1]) / half[0]
     if radius > 0.62:
         return _tint(look, i, _COLOR, 1.0, 0.0)
@@ -300,7 +339,7 @@ def surface_color(  # noqa: C901 (one row per material)
     material = int(look[i, _MATERIAL])
     if is_glass(look, i, q, half, face):
         return _PANE
-    if material == _FOLIAGE or material == _BARK:
+    if material in (_FOLIAGE, _BARK):
         return _natural(look, i, q, salt, t)
     if material == _FACADE:
         if face == 2:
@@ -313,11 +352,11 @@ def surface_color(  # noqa: C901 (one row per material)
         return _tint(look, i, _COLOR, 1.0, 0.45)
     if material == _WHEEL:
         return _wheel(look, i, q, half)
-    if material == _STRIPES or material == _DIAGONAL:
+    if material in (_STRIPES, _DIAGONAL):
         return _striped(look, i, q, half, face)
     if material == _SIGN:
         return _sign(look, i, q, half)
-    if material == _BUS_BODY or material == _TRUCK_CAB:
+    if material in (_BUS_BODY, _TRUCK_CAB):
         return _bus(look, i, q, half, face)
     if material == _CARGO:
         return _cargo(look, i, q, half, face, salt)
@@ -350,9 +389,9 @@ def ground_color(
         paving.color[category, 2],
     )
     salt = paving.salt
-    fine = uniform3(int(math.floor(x * 22.0)), int(math.floor(y * 22.0)), salt) - 0.5
+    fine = uniform3(math.floor(x * 22.0), math.floor(y * 22.0), salt) - 0.5
     fine *= min(1.0, 12.0 / (t + 1.0))
-    if category == _ROAD or category == _PARKING:
+    if category in (_ROAD, _PARKING):
         if category == _ROAD and lane_marking(s, d, road):
             worn = 0.55 + 0.25 * value_noise(2.0 * x, 2.0 * y, salt) + 0.15 * fine
             return worn, worn, worn * 0.95, 0.0

@@ -100,7 +100,9 @@ def truck(rng: np.random.Generator, color: Color, cargo: Color) -> tuple[Part, .
     cab_height = rng.uniform(2.3, 2.9)
     cab_half = rng.uniform(0.8, 1.1)
     cargo_half = length / 2 - cab_half - 0.1
-    cargo_top = (cab_height + rng.uniform(0.1, 0.9), 1.9, 1.15)[int(rng.choice(3, p=[0.6, 0.25, 0.15]))]
+    cargo_top = (cab_height + rng.uniform(0.1, 0.9), 1.9, 1.15)[
+        int(rng.choice(3, p=[0.6, 0.25, 0.15]))
+    ]
     parts = [
         box((0, 0, 0.75), (length / 2, half_width * 0.5, 0.17), Material.METAL, _DARK),
         box(
@@ -126,7 +128,9 @@ def bus(rng: np.random.Generator, color: Color, accent: Color) -> tuple[Part, ..
     """A city bus."""
     half = (rng.uniform(4.6, 6.0), rng.uniform(1.2, 1.28), 0.5 * (rng.uniform(2.85, 3.2) - 0.32))
     parts = [
-        box((0, 0, 0.32 + half[2]), half, Material.BUS_BODY, color, accent=accent, taper=(1.0, 0.96)),
+        box(
+            (0, 0, 0.32 + half[2]), half, Material.BUS_BODY, color, accent=accent, taper=(1.0, 0.96)
+        ),
         box(
             (-0.3 * half[0], 0, 0.32 + 2 * half[2] + 0.12),
             (1.2, 0.8, 0.14),
@@ -183,7 +187,11 @@ def digger(rng: np.random.Generator, color: Color) -> tuple[Part, ...]:
             euler=(turn, 0, 0),
             taper=(0.85, 0.95),
         ),
-        box(at(2.1, -0.25, 2.5), size(1.6, 0.18, 0.22), Material.PLAIN, color, euler=(turn, -0.6, 0)),
-        box(at(4.0, -0.25, 2.3), size(1.3, 0.14, 0.18), Material.PLAIN, color, euler=(turn, 1.0, 0)),
+        box(
+            at(2.1, -0.25, 2.5), size(1.6, 0.18, 0.22), Material.PLAIN, color, euler=(turn, -0.6, 0)
+        ),
+        box(
+            at(4.0, -0.25, 2.3), size(1.3, 0.14, 0.18), Material.PLAIN, color, euler=(turn, 1.0, 0)
+        ),
         box(at(4.6, -0.25, 0.9), size(0.4, 0.45, 0.4), Material.METAL, _DARK, euler=(turn, 0.4, 0)),
     )

@@ -1,0 +1,138 @@
+"""What every backbone promises, whatever its name."""
+
+import copy
+
+import pytest
+import torch
+
+from pc_backbones import batch_neighbors, create_backbone, list_backbones
+
+IN_DIM = 5
+SMALLER = {"channels": 12, "depth": 3}  # of the networks that have these arguments
+
+
+def build(name, **overrides):
+    torch.manual_seed(0)
+    overrides = ({} if name == "inputs" else SMALLER) | {"num_neighbors": 4} | overrides
+    return create_backbone(name, IN_DIM, **overrides)
+
+
+def scans(*sizes, seed=0):
+    """Return (xyz, feat, batch) of scans that share their place."""
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(sizes)
+    xyz = torch.randn(n, 3, generator=generator).clamp(-3, 3) * torch.tensor([4.0, 4.0, 1.0])
+    feat = torch.cat([torch.randn(n, 1, generator=generator), xyz, xyz.norm(dim=1)[:, None]], 1)
+    return xyz, feat, torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+
+
+def close(ours, expected):
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(params=list_backbones())
+def name(request):
+    return request.param
+
+
+def test_shape_and_attributes(name):
+    backbone = build(name).eval()
+    out = backbone(*scans(20, 9))
+    assert backbone.in_dim == IN_DIM
+    assert out.shape == (29, backbone.out_dim)
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+    assert backbone.num_neighbors == 4
+    assert backbone.fov.shape == (2, 3)
+
+
+def test_gradient_reaches_every_parameter(name):
+    backbone = build(name).train()
+    xyz, feat, batch = scans(40, 30)
+    feat.requires_grad_()
+    out = backbone(xyz, feat, batch)
+    (out * torch.randn_like(out)).sum().backward()
+    assert feat.grad.abs().sum() > 0
+    for key, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+def test_eval_is_deterministic(name):
+    backbone = build(name).eval()
+    before = copy.deepcopy(backbone.state_dict())
+    inputs = scans(25)
+    assert torch.equal(backbone(*inputs), backbone(*inputs))
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_permutation_within_a_scan(name):
+    backbone = build(name).eval()
+    xyz, feat, batch = scans(20, 15)
+    order = torch.cat([torch.randperm(20), 20 + torch.randperm(15)])
+    close(backbone(xyz[order], feat[order], batch), backbone(xyz, feat, batch)[order])
+
+
+def test_batch_mates_do_not_matter(name):
+    backbone = build(name).eval()
+    xyz, feat, batch = scans(12, 1, 20)
+    together = backbone(xyz, feat, batch)
+    for scan in range(3):
+        mine = batch == scan
+        alone = backbone(xyz[mine], feat[mine], torch.zeros_like(batch[mine]))
+        close(together[mine], alone)
+
+
+def test_same_scan_twice(name):
+    """Two copies share all cells and distances, and must not see each other."""
+    backbone = build(name).eval()
+    xyz, feat, _ = scans(15)
+    twice = backbone(xyz.repeat(2, 1), feat.repeat(2, 1), torch.arange(2).repeat_interleave(15))
+    close(twice, backbone(xyz, feat, torch.zeros(15, dtype=torch.long)).repeat(2, 1))
+
+
+def test_state_dict_round_trip(name):
+    backbone, other = build(name), build(name)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    backbone.train()(*scans(30))  # moves running statistics
+    other.load_state_dict(backbone.state_dict(), strict=True)
+    inputs = scans(18, 4)
+    assert torch.equal(other.eval()(*inputs), backbone.eval()(*inputs))
+
+
+def test_arguments_rebuild_it(name):
+    backbone = build(name, num_neighbors=3).eval()
+    rebuilt = create_backbone(name, **backbone.arguments).eval()
+    rebuilt.load_state_dict(backbone.state_dict())
+    inputs = scans(18)
+    assert torch.equal(rebuilt(*inputs), backbone(*inputs))
+
+
+def test_one_point(name):
+    backbone = build(name).eval()
+    out = backbone(*scans(1))
+    assert out.shape == (1, backbone.out_dim)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_fewer_points_than_neighbors(name, size):
+    out = build(name).eval()(*scans(size, 1))
+    assert out.isfinite().all()
+
+
+def test_given_neighbors_are_those_found(name):
+    backbone = build(name).eval()
+    xyz, feat, batch = scans(20, 3)
+    given = backbone(xyz, feat, batch, neighbors=batch_neighbors(xyz, batch, 4))
+    assert torch.equal(given, backbone(xyz, feat, batch))
+
+
+def test_layer_groups(name):
+    """Every parameter belongs to one group."""
+    backbone = build(name)
+    grouped = [id(p) for group in backbone.layer_groups() for p in group.parameters()]
+    assert sorted(grouped) == sorted(id(p) for p in backbone.parameters())

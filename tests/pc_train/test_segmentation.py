@@ -1,0 +1,106 @@
+"""Probing, fine-tuning and the score."""
+
+import numpy as np
+import pytest
+import torch
+from pc_backbones import create_backbone
+from pc_data.batch import PointBatch
+from pc_train.segmentation import FineTune, LinearProbe, confusion, iou_per_class, mean_iou
+from sklearn.metrics import jaccard_score
+
+NUM_CLASSES = 4
+
+
+def _batch(n=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    xyz = torch.rand(n, 3, generator=generator) * 10 - 5
+    labels = torch.randint(-1, NUM_CLASSES, (n,), generator=generator)
+    return PointBatch(
+        names=("scan",),
+        xyz=xyz,
+        feat=torch.rand(n, 5, generator=generator),
+        batch=torch.zeros(n, dtype=torch.long),
+        labels=labels,
+        nearest=torch.arange(n),
+        all_labels=labels,
+    )
+
+
+def _backbone():
+    torch.manual_seed(0)
+    return create_backbone("waffleiron", 5, depth=3, channels=8, drop_path=0.2)
+
+
+def test_probe_learns_on_a_frozen_backbone():
+    probe = LinearProbe(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1).train()
+    before = {name: value.clone() for name, value in probe.backbone.state_dict().items()}
+    assert not probe.backbone.training
+    assert probe.head.training
+    optimizer = probe.configure_optimizers()["optimizer"]
+    losses = []
+    for _ in range(10):
+        loss = probe.training_step(_batch())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = 0.05
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    after = probe.backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_every_class_starts_equal():
+    probe = LinearProbe(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1)
+    assert torch.equal(probe(_batch()), torch.zeros(60, NUM_CLASSES))
+
+
+def test_finetuning_reaches_every_parameter():
+    tune = FineTune(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1).train()
+    tune.backbone.layers[0].drop_path = 0.0
+    for layer in tune.backbone.layers:
+        layer.drop_path = 0.0
+    torch.nn.init.normal_(tune.head[1].weight)  # a zero head passes no gradient on
+    tune.training_step(_batch()).backward()
+    assert all(parameter.grad is not None for parameter in tune.parameters())
+    assert sum(float(p.grad.abs().sum()) > 0 for p in tune.backbone.parameters()) > 30
+
+
+def test_no_labels():
+    probe = LinearProbe(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1)
+    batch = _batch()
+    bare = PointBatch(names=("s7",), xyz=batch.xyz, feat=batch.feat, batch=batch.batch)
+    with pytest.raises(ValueError, match="scans s7 has no labels"):
+        probe.training_step(bare)
+
+
+class _Constant(torch.nn.Module):
+    """Predicts what the features' first column says."""
+
+    def forward(self, batch):
+        return torch.nn.functional.one_hot(batch.feat[:, 0].long(), NUM_CLASSES).float()
+
+
+def test_confusion_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    predicted, nearest = rng.integers(0, 3, 40), rng.integers(0, 40, 90)  # class 3 never predicted
+    truth = rng.choice([-1, 0, 1, 3], 90)
+    batch = PointBatch(
+        names=("a",),
+        xyz=torch.zeros(40, 3),
+        feat=torch.from_numpy(predicted[:, None]).float(),
+        batch=torch.zeros(40, dtype=torch.long),
+        nearest=torch.from_numpy(nearest),
+        all_labels=torch.from_numpy(truth),
+    )
+    counts = confusion(_Constant(), [batch, batch], NUM_CLASSES, device=torch.device("cpu"))
+    valid = truth >= 0
+    expected = jaccard_score(truth[valid], predicted[nearest][valid], average=None, labels=range(4))
+    assert counts.sum() == 2 * valid.sum()
+    np.testing.assert_allclose(iou_per_class(counts), expected)
+
+
+def test_absent_classes_do_not_count():
+    counts = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert np.isnan(iou_per_class(counts)[2])
+    assert mean_iou(counts) == pytest.approx((3 / 4 + 4 / 5) / 2)

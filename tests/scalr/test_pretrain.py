@@ -1,0 +1,207 @@
+"""Pre-training as a user runs it: real data, a kill, several datasets, wrong input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pc_backbones import load_backbone, read_card
+from pc_train.callbacks import read_curve
+from scalr.cli import main
+
+from tests.real_data import FIXTURES, REAL_DATA, needs_fixtures, needs_real_data
+
+FAST = ["--preset", "small", "--hardware.num_workers", "0", "--hardware.accelerator", "cpu"]
+
+
+def _losses(out):
+    return [loss for _, loss, _ in read_curve(out / "metrics.csv")]
+
+
+@needs_real_data
+def test_real_keyframe(tmp_path):
+    out = tmp_path / "run"
+    flags = ["--data.root", str(REAL_DATA / "nuscenes"), "--data.version", "v1.0-mini"]
+    assert (
+        main(["pretrain", *flags, *FAST, "--batch_size=1", "--max_steps=20", f"--out={out}"]) == 0
+    )
+    losses = _losses(out)
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    backbone = load_backbone(out / "backbone.safetensors")
+    assert backbone.out_dim == 64
+    assert read_card(out / "backbone.safetensors")["card"]["method"] == "ScaLR"
+    assert "data:image/png" in (out / "report.html").read_text()
+
+
+@needs_real_data
+def test_real_kitti_and_nuscenes_together(tmp_path):
+    out, kitti = tmp_path / "run", str(REAL_DATA / "semantickitti")
+    flags = ["--data.root", str(REAL_DATA / "nuscenes"), "--data.version", "v1.0-mini"]
+    more = json.dumps([{"name": "semantickitti", "root": kitti, "split": "val"}])
+    command = ["pretrain", *flags, *FAST, "--more_data", more, "--batch_size=2", "--max_steps=3"]
+    assert main([*command, f"--out={out}"]) == 0
+    assert len(_losses(out)) == 3
+
+
+def _pretrain(world, out, *more):
+    return [
+        "pretrain",
+        "--data.root",
+        str(world),
+        *FAST,
+        "--batch_size=1",
+        "--max_steps=40",
+        "--save_every=3",
+        "--max_points=400",
+        f"--out={out}",
+        *more,
+    ]
+
+
+def test_killed_and_resumed_equals_never_killed(street_world, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(_pretrain(street_world, whole)) == 0
+    command = [sys.executable, "-c", "import sys; from scalr.cli import main; sys.exit(main())"]
+    with subprocess.Popen([*command, *_pretrain(street_world, killed)]) as process:
+        until = time.monotonic() + 120
+        while len(_losses(killed)) < 11 and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert 11 <= len(_losses(killed)) < 40
+    assert not (killed / "backbone.safetensors").exists()
+    assert main(_pretrain(street_world, killed)) == 0
+    assert read_curve(killed / "metrics.csv") == read_curve(whole / "metrics.csv")
+    first, second = (load_backbone(run / "backbone.safetensors") for run in (whole, killed))
+    for (name, value), other in zip(
+        first.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+def test_finished_run_is_left_alone(street_world, tmp_path, capsys):
+    command = _pretrain(street_world, tmp_path / "run", "--max_steps=2")
+    assert main(command) == 0
+    before = (tmp_path / "run" / "backbone.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (tmp_path / "run" / "backbone.safetensors").stat().st_mtime_ns == before
+    assert main([*command, "--lr=0.5"]) == 2
+    assert "other settings (lr 0.002 -> 0.5)" in capsys.readouterr().err
+
+
+def test_start_from_weights(street_world, tmp_path):
+    first = tmp_path / "first"
+    assert main(_pretrain(street_world, first, "--max_steps=2")) == 0
+    weights = first / "backbone.safetensors"
+    again = _pretrain(street_world, tmp_path / "second", "--max_steps=1", "--lr=1e-12")
+    assert main([*again, "--min_lr=1e-12", "--weight_decay=0", f"--start_from={weights}"]) == 0
+    old, new = (
+        load_backbone(tmp_path / run / "backbone.safetensors") for run in ("first", "second")
+    )
+    torch.testing.assert_close(new.layers[0].spread.weight, old.layers[0].spread.weight)
+
+
+@pytest.fixture
+def world(street_world, tmp_path):
+    """A copy of the synthetic world that a test may damage."""
+    return Path(shutil.copytree(street_world, tmp_path / "world"))
+
+
+def _scans(world):
+    return list((world / "samples" / "LIDAR_TOP").glob("*.bin"))
+
+
+def _truncate(world):
+    for scan in _scans(world):
+        os.truncate(scan, 1003)
+
+
+def _put_nan(world):
+    for scan in _scans(world):
+        points = np.fromfile(scan, np.float32)
+        points[15] = np.nan
+        points.tofile(scan)
+
+
+def _break_images(world):
+    for image in (world / "samples").glob("CAM_*/*.jpg"):
+        image.write_bytes(b"no image")
+
+
+def _break_table(world):
+    (world / "v1.0-trainval" / "sample.json").write_text("[{")
+
+
+def _look_away(world):
+    """Turn all cameras to the sky, where no point is."""
+    file = world / "v1.0-trainval" / "calibrated_sensor.json"
+    sensors = json.loads(file.read_text())
+    for sensor in sensors:
+        if sensor["camera_intrinsic"]:
+            sensor["rotation"], sensor["translation"] = [1, 0, 0, 0], [0, 0, 500]
+    file.write_text(json.dumps(sensors))
+
+
+DAMAGE = {
+    "truncated": (_truncate, r"\.pcd\.bin"),
+    "nan": (_put_nan, r"\.pcd\.bin"),
+    "image": (_break_images, r"\.jpg: image does not decode"),
+    "table": (_break_table, r"sample\.json"),
+    "unseen": (_look_away, "no point is visible in any camera"),
+    "removed": (shutil.rmtree, "world"),
+}
+
+
+def _fails(command, out, capsys, match):
+    import re
+
+    assert main([*command, f"--out={out}"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said.partition("\nsee:")[0]
+    assert re.search(match, said), said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_data(world, tmp_path, capsys, kind):
+    damage, match = DAMAGE[kind]
+    damage(world)
+    command = ["pretrain", "--data.root", str(world), *FAST, "--batch_size=1", "--max_steps=2"]
+    _fails(command, tmp_path / "run", capsys, match)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--teachers=dinov2_vit_l41"], "unknown teacher 'dinov2_vit_l41'.*dinov2_vit_l14"),
+        (["--teachers=dinov2_vit_l14"], "efficientnet_lite0_offline"),
+        (["--backbone=wafleiron_48_768"], "waffleiron_48_768"),
+        (["--batch_size=50"], "batch_size"),
+        (["--data.name=semantickitti"], "nuScenes"),
+        (["--start_from=nowhere.safetensors"], "nowhere.safetensors is not a file"),
+        (["--batchsize=5"], "did you mean --batch_size"),
+    ],
+)
+def test_wrong_settings(street_world, tmp_path, capsys, flags, match, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    command = ["pretrain", "--data.root", str(street_world), *FAST, "--max_steps=2", *flags]
+    _fails(command, tmp_path / "run", capsys, match)
+
+
+@needs_fixtures
+def test_checkpoint_of_another_network(street_world, tmp_path, capsys):
+    from pc_train.cli import main as pc_train
+
+    out = tmp_path / "run"
+    command = ["probe", "--backbone", str(FIXTURES / "spunet_tiny.pth")]
+    assert pc_train([*command, "--data.root", str(street_world), f"--out={out}"]) == 2
+    assert "is not a WaffleIron checkpoint" in capsys.readouterr().err
+    assert not out.exists()
