@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pc_data import Camera, DataError, NuScenes, Scan
-from pc_data.augment import pixels_of, see_one_camera
+from pc_data.augment import pixels_of, see_one_camera, thin
 from pc_data.loading import sample_rng
 from scalr.samples import make_pair
 
@@ -33,22 +33,16 @@ def test_sample_of_the_synthetic_world(street_world):
 def test_augmented_points_keep_their_pixels(street_world):
     """The sample's pixels are those of the points before augmentation."""
     scan = NuScenes(street_world)[0]
-    sample = MAKE(scan, sample_rng(0, 0, 5), voxel_size=1e-3)
-    seen = see_one_camera(scan, _after_thinning(scan, 5), min_depth=1.0)
+    everywhere = ((-300.0, -300.0, -300.0), (300.0, 300.0, 300.0))
+    sample = MAKE(scan, sample_rng(0, 0, 5), box=everywhere)
+    rng = sample_rng(0, 0, 5)
+    seen = see_one_camera(thin(scan, rng), rng, min_depth=1.0)
     (camera,) = seen.cameras
     scale = np.array([448 / camera.image_size[0], 224 / camera.image_size[1]])
     expected = np.floor(pixels_of(seen, camera) * scale)
     assert len(sample.pixel) == len(seen)
     assert np.mean(np.abs(sample.pixel.numpy() - expected).max(1) <= 1) > 0.999
     assert np.mean(sample.pixel.numpy() == expected) > 0.995
-
-
-def _after_thinning(scan, index):
-    from pc_data.augment import thin
-
-    rng = sample_rng(0, 0, index)
-    assert len(thin(scan, rng, voxel_size=1e-3)) <= len(scan)
-    return rng
 
 
 def test_limits(street_world):

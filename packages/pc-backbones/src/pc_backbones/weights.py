@@ -58,9 +58,13 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); copy it anew"
         ) from error
-    if _KEY not in metadata:
+    try:
+        card = json.loads(metadata.get(_KEY, "null"))
+    except json.JSONDecodeError:
+        card = None
+    if not isinstance(card, dict) or not isinstance(card.get("arguments"), dict):
         raise ValueError(f"{path} says nothing of its network; pass a file by save_backbone")
-    return json.loads(metadata[_KEY])
+    return card
 
 
 def load_backbone(
@@ -85,5 +89,6 @@ def load_backbone(
     try:
         backbone.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the network that it names: {error}") from error
+        difference = " ".join(str(error).split())[:500]
+        raise ValueError(f"{path} does not fit the network that it names: {difference}") from error
     return backbone.eval()

@@ -17,6 +17,7 @@ from pc_data.errors import DataError
 from pc_data.loading import (
     SampleKey,
     Samples,
+    count_joint_batches,
     evaluation_loader,
     label_fraction,
     sample_rng,
