@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-
 from pc_backbones import batch_neighbors, create_backbone, list_backbones
 
 IN_DIM = 5

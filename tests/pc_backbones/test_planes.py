@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from torch.nn import functional
-
 from pc_backbones.planes import (
     find_cells,
     gather_from_hidden,
@@ -11,47 +9,48 @@ from pc_backbones.planes import (
     read_cells,
     spread_to_hidden,
 )
+from torch.nn import functional
 
 CHANNELS = 3
 
 
 def cloud(kind, generator):
     """Return (row, column, batch, grid)."""
-    draw = lambda high, n: torch.randint(high, (n,), generator=generator)
+
+    def draw(high, n):
+        return torch.randint(high, (n,), generator=generator)
+
     if kind == "random":
         return draw(7, 40), draw(5, 40), draw(3, 40).sort().values, (7, 5)
-    if kind == "one point":
-        return torch.tensor([3]), torch.tensor([2]), torch.tensor([0]), (7, 5)
-    if kind == "two points":
-        return torch.tensor([3, 4]), torch.tensor([2, 1]), torch.tensor([0, 0]), (7, 5)
-    if kind == "one cell":
-        return torch.full((9,), 2), torch.full((9,), 2), torch.zeros(9, dtype=torch.long), (5, 5)
-    if kind == "corners":
-        row, column = torch.tensor([0, 0, 6, 6]), torch.tensor([0, 4, 0, 4])
-        return row, column, torch.zeros(4, dtype=torch.long), (7, 5)
-    if kind == "borders":
-        cells = [(r, c) for r in range(6) for c in range(4) if r in (0, 5) or c in (0, 3)]
-        row, column = torch.tensor(cells).T
-        return row, column, torch.zeros(len(row), dtype=torch.long), (6, 4)
     if kind == "two scans, same cells":
         row, column = draw(4, 10), draw(6, 10)
-        batch = torch.arange(2).repeat_interleave(10)
-        return row.repeat(2), column.repeat(2), batch, (4, 6)
-    if kind == "scan ends meet":  # last cell of one scan, first of the next: neighbours in memory
-        return torch.tensor([2, 0]), torch.tensor([3, 0]), torch.tensor([0, 1]), (3, 4)
-    if kind == "full":
-        row, column = torch.cartesian_prod(torch.arange(4), torch.arange(4)).T
-        return row, column, torch.zeros(16, dtype=torch.long), (4, 4)
-    if kind == "no second scan":
-        return torch.tensor([1, 2]), torch.tensor([1, 1]), torch.tensor([0, 2]), (4, 4)
+        return row.repeat(2), column.repeat(2), torch.arange(2).repeat_interleave(10), (4, 6)
+    if kind in BY_HAND:
+        cells, grid = BY_HAND[kind]
+        batch, row, column = torch.tensor(cells).T
+        return row, column, batch, grid
     height, width = map(int, kind.split("x"))
     return draw(height, 6), draw(width, 6), draw(2, 6).sort().values, (height, width)
 
 
-KINDS = (
-    *("random", "one point", "two points", "one cell", "corners", "borders", "full"),
-    *("two scans, same cells", "scan ends meet", "no second scan", "1x1", "1x4", "2x2", "2x9"),
-)
+def in_one_scan(cells):
+    return [(0, *cell) for cell in cells]
+
+
+BY_HAND = {  # (scan, row, column) of each point, and the grid
+    "one point": (in_one_scan([(3, 2)]), (7, 5)),
+    "two points": (in_one_scan([(3, 2), (4, 1)]), (7, 5)),
+    "one cell": (in_one_scan([(2, 2)] * 9), (5, 5)),
+    "corners": (in_one_scan([(0, 0), (0, 4), (6, 0), (6, 4)]), (7, 5)),
+    "borders": (
+        in_one_scan((r, c) for r in range(6) for c in range(4) if r in (0, 5) or c in (0, 3)),
+        (6, 4),
+    ),
+    "full": (in_one_scan((r, c) for r in range(4) for c in range(4)), (4, 4)),
+    "scan ends meet": ([(0, 2, 3), (1, 0, 0)], (3, 4)),  # neighbours in memory, not in space
+    "no second scan": ([(0, 1, 1), (2, 2, 1)], (4, 4)),
+}
+KINDS = ("random", "two scans, same cells", *BY_HAND, "1x1", "1x4", "2x2", "2x9")
 
 
 @pytest.fixture(params=KINDS)

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-
 from pc_backbones import WaffleIron, batch_neighbors, create_backbone
+
 from tests.dense_waffleiron import dense_forward
 
 GRIDS = ((8, 8), (8, 3), (8, 3))

@@ -1,5 +1,6 @@
 """The `scalr` command."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def pretrain(config: Config) -> None:
     from scalr.pretrain import pretrain as pretrain_backbone
 
     weights = pretrain_backbone(config)
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return  # one process of a machine speaks
     print(f"weights: {weights}; report: {config.out / 'report.html'}")
     print(f"next: pc-train probe --backbone {config.out} --data.root LABELLED_DATA --out OUT")
 

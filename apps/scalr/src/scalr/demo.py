@@ -40,9 +40,9 @@ class DemoSize:
 
     num_scenes: int = 29
     frames_per_scene: int = 4
-    pretraining_steps: int = 300
-    probing_steps: int = 120
-    finetuning_steps: int = 120
+    pretraining_steps: int = 240
+    probing_steps: int = 100
+    finetuning_steps: int = 100
     max_points: int = 8_000
 
     def cut(self, max_steps: int) -> "DemoSize":
@@ -111,6 +111,8 @@ def _run_seed(
             num_neighbors=8,
             max_steps=size.pretraining_steps,
             batch_size=4,
+            lr=5e-3,
+            image_size=(160, 320),
             seed=seed,
             hardware=_CPU,
         )
@@ -159,14 +161,13 @@ def _tuning(
 
 
 def _bounds(out: Path, data: DataConfig, size: DemoSize) -> dict[str, Any]:
-    """A linear probe on the raw inputs, and the same network trained with all labels."""
+    """A linear probe on the raw inputs, and the pre-trained network tuned with all labels."""
     inputs = new_backbone("inputs", len(FEATURES))
     save_model(out / "inputs", inputs, card={})
     floor = probe(_probing(out / "inputs", data, out / "floor", size, seed=0))
     ceiling = finetune(
         dataclasses.replace(
             _tuning(out / "seed0" / "pretrain", data, out / "ceiling", size, seed=0),
-            random_weights=True,
             fraction=1.0,
             batch_size=2,
             layer_decay=0.99,

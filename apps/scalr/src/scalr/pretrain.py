@@ -85,6 +85,17 @@ def pretrain(config: Config) -> Path:
 
 
 def _create_teacher(config: Config) -> Teacher | TeacherConcat:
+    """Create the teachers.
+
+    Raises:
+        ValueError: If one file is to serve several teachers, or a random one.
+    """
+    if config.teacher_weights is not None and (len(config.teachers) > 1 or config.random_teacher):
+        raise ValueError(
+            f"teacher_weights {config.teacher_weights} is for one teacher that is not random, got "
+            f"teachers {', '.join(config.teachers)} with random_teacher={config.random_teacher}; "
+            "leave one of them out"
+        )
     teachers = [
         create_teacher(
             name, pretrained=not config.random_teacher, checkpoint=config.teacher_weights

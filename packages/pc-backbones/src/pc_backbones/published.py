@@ -117,21 +117,19 @@ def _rename(name: str) -> str:
 def _build_backbone(
     tensors: dict[str, Tensor], file: Path, overrides: Mapping[str, Any]
 ) -> WaffleIron:
-    if "embedding.merge.weight" not in tensors or "embedding.point.weight" not in tensors:
+    depths = [int(found[1]) for name in tensors if (found := re.match(r"layers\.(\d+)\.", name))]
+    point = tensors.get("embedding.point.weight")
+    if point is None or point.ndim < 2 or not depths:
         names = sorted(tensors)
         raise ValueError(
-            f"{file} is not a WaffleIron checkpoint: embed.conv1.weight and embed.final.weight are "
-            f"missing; it holds {len(names)} tensors: {', '.join(names[:6])}, ..."
+            f"{file} is not a WaffleIron checkpoint: embed.conv1.weight [c d 1] or the tensors of "
+            f"waffleiron.* are missing; it holds {len(names)} tensors: {', '.join(names[:6])}, ..."
         )
-    channels, in_dim = tensors["embedding.point.weight"].shape[:2]
-    depth = 1 + max(
-        (int(found[1]) for name in tensors if (found := re.match(r"layers\.(\d+)\.", name))),
-        default=-1,
-    )
+    channels, in_dim = point.shape[:2]
     backbone = WaffleIron(
         in_dim,
         channels=channels,
-        depth=depth,
+        depth=1 + max(depths),
         layer_norm="layers.0.spatial_norm.running_mean" not in tensors,
         **overrides,
     )

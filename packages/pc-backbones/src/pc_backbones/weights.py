@@ -15,7 +15,7 @@ _KEY = "pc_backbones"
 
 
 def save_backbone(
-    path: Path,
+    path: str | Path,
     backbone: nn.Module,
     *,
     name: str,
@@ -39,7 +39,7 @@ def save_backbone(
         file.write(save(tensors, metadata={_KEY: header}))
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_card(path: str | Path) -> dict[str, Any]:
     """Read `name`, `arguments` and `card` of a file by `save_backbone`, without its tensors.
 
     Raises:
@@ -68,7 +68,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def load_backbone(
-    path: Path,
+    path: str | Path,
     **overrides: Any,  # noqa: ANN401 - keyword arguments of the network in the file
 ) -> Backbone:
     """Rebuild the network of a file by `save_backbone`, in eval mode.

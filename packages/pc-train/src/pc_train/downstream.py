@@ -138,19 +138,28 @@ def score_model(
         evaluation_sample, **input_arguments(dataset, backbone), voxel_size=voxel_size
     )
     samples = Samples([(dataset, make_sample)], seed=0)
-    loader = evaluation_loader(samples, num_workers=num_workers)
+    rank, world_size = _process()
+    loader = evaluation_loader(samples, rank=rank, world_size=world_size, num_workers=num_workers)
     report = progress_line(title)
 
     def watched() -> Iterator[PointBatch]:
         for done, batch in enumerate(loader, start=1):
             yield batch
-            report(done, len(samples))
+            if rank == 0:
+                report(done, len(loader))
 
     counts = confusion(model, watched(), dataset.num_classes, device=device)
     if not counts.any():
         raise DataError(f"{dataset.root}: no scan of split {dataset.split!r} has labels")
     iou = dict(zip(dataset.class_names, iou_per_class(counts).tolist(), strict=True))
     return Score(miou=mean_iou(counts), iou=iou, num_scans=len(dataset))
+
+
+def _process() -> tuple[int, int]:
+    """Rank of this process and number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def _run(

@@ -1,0 +1,7 @@
+"""`python -m scalr`, as launchers such as torchrun start it."""
+
+import sys
+
+from scalr.cli import main
+
+sys.exit(main())

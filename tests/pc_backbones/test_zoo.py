@@ -1,0 +1,48 @@
+"""Names, and what is said about wrong ones."""
+
+import pytest
+from pc_backbones import WaffleIron, create_backbone, list_backbones
+from pc_backbones.heads import linear_probe_head, mlp_head
+
+
+def test_names_are_sorted_and_unique():
+    names = list_backbones()
+    assert names == sorted(set(names))
+    assert "waffleiron_48_768" in names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [("waffleiron_48_786", "waffleiron_48_768"), ("WaffleIron", "waffleiron"), ("?", "inputs")],
+)
+def test_unknown_name(wrong, nearest):
+    with pytest.raises(ValueError, match=f"no backbone is called .*nearest are: .*{nearest}"):
+        create_backbone(wrong, 5)
+
+
+def test_unknown_argument():
+    with pytest.raises(ValueError, match=r"waffleiron has no argument 'dept'; .*: depth"):
+        create_backbone("waffleiron", 5, dept=3)
+    with pytest.raises(ValueError, match=r"inputs has no argument 'depth'; .* are: fov, num_neigh"):
+        create_backbone("inputs", 5, depth=3)
+
+
+def test_overrides_reach_the_network():
+    backbone = create_backbone("waffleiron_48_384", 4, depth=2, channels=6)
+    assert isinstance(backbone, WaffleIron)
+    assert (backbone.in_dim, backbone.out_dim, len(backbone.layers)) == (4, 6, 2)
+    assert backbone.arguments["layer_norm"] is False
+
+
+def test_linear_probe_head_starts_undecided():
+    head = linear_probe_head(6, 3)
+    assert all(not parameter.any() for parameter in head[1].parameters())
+    assert head[0].num_features == 6
+
+
+def test_mlp_head_widths():
+    head = mlp_head(6, 7, 3)
+    assert [tuple(layer.weight.shape) for layer in head if hasattr(layer, "weight")] == [
+        (7, 6),
+        (3, 7),
+    ]
