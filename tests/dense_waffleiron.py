@@ -11,7 +11,10 @@ PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 def dense_forward(backbone, xyz, feat, batch, neighbors):
     """Return [n c] like the backbone, from padded tensors [b c n] and dense maps [b c h w]."""
     counts = torch.bincount(batch)
-    cells = [_cells(backbone, xyz, axes, grid) for axes, grid in zip(PLANE_AXES, backbone.grids)]
+    cells = [
+        _cells(backbone, xyz, axes, grid)
+        for axes, grid in zip(PLANE_AXES, backbone.grids, strict=True)
+    ]
     tokens = backbone.embedding(feat, neighbors)
     tokens, real = _pad(tokens, counts)  # [b n c], [b n]
     cells = [_pad(cell[:, None], counts)[0][..., 0] for cell in cells]

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from pc_2dteachers import sample_pixels
 from torch.nn import functional
 
+from tests.lanes import unchecked_only
+
 
 def upsample_and_index(features, pixel, image_index, image_size):
     width, height = image_size
@@ -120,6 +122,7 @@ def test_image_index_outside_the_batch_is_refused(index):
         )
 
 
+@unchecked_only
 def test_wrong_shapes_are_refused():
     one = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"pixel must be \[m, 2\]"):

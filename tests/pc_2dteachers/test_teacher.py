@@ -5,6 +5,8 @@ import torch
 from pc_2dteachers import Teacher, TeacherConcat, sample_pixels
 from torch import nn
 
+from tests.lanes import unchecked_only
+
 
 def read_network(network, image):
     return network(image)
@@ -97,6 +99,7 @@ def test_runs_in_the_precision_it_was_moved_to():
     assert tiny_teacher().to(torch.bfloat16)(image()).dtype == torch.bfloat16
 
 
+@unchecked_only
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

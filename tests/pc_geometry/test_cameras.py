@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pc_geometry import make_transform, project_points, rotation_z, visible_points
 
-from tests.pc_geometry.lanes import unchecked_only
+from tests.lanes import unchecked_only
 
 INTRINSICS = np.array([[1000.0, 0.0, 800.0], [0.0, 1200.0, 450.0], [0.0, 0.0, 1.0]])
 # A camera that looks along the x axis of the vehicle, 1.5 m above its origin.

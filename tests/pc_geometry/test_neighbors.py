@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from pc_geometry import knn
 from scipy.spatial import cKDTree
 
-from tests.pc_geometry.lanes import compiled_only, unchecked_only
+from tests.lanes import compiled_only, unchecked_only
 from tests.real_data import REAL_DATA, needs_real_data
 
 

@@ -13,7 +13,7 @@ from pc_geometry import (
 )
 from scipy.spatial.transform import Rotation
 
-from tests.pc_geometry.lanes import unchecked_only
+from tests.lanes import unchecked_only
 
 quaternions = hnp.arrays(np.float64, 4, elements=st.floats(-1, 1)).filter(
     lambda q: np.linalg.norm(q) > 1e-6

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pc_geometry import voxel_coordinates, voxel_subsample
 
-from tests.pc_geometry.lanes import compiled_only, unchecked_only
+from tests.lanes import compiled_only, unchecked_only
 from tests.real_data import REAL_DATA, needs_real_data
 
 

@@ -6,7 +6,7 @@ loader starts at its step without replaying anything.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -15,6 +15,7 @@ from pc_data.batch import PointBatch, pack
 from pc_data.scan import Scan
 
 
+@runtime_checkable
 class Scans(Protocol):
     """What every dataset is: scans by index."""
 
