@@ -50,7 +50,10 @@ def test_duplicates_crowd_no_point_in(copies):
 
 
 def test_all_points_equal():
-    check(torch.ones(12, 3), torch.arange(2).repeat_interleave(6), 3)
+    """Ties go to the lowest index."""
+    found = check(torch.ones(12, 3), torch.arange(2).repeat_interleave(6), 2)
+    expected = torch.tensor([[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]])
+    assert torch.equal(found, torch.cat([expected, expected + 6]))
 
 
 def test_collinear_points():

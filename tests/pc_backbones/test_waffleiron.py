@@ -97,11 +97,11 @@ def test_drop_path_is_per_scan_and_keeps_the_expectation():
     torch.manual_seed(0)
     layer = network(drop_path=0.25).train().layers[0]
     batch = torch.arange(4000).repeat_interleave(3)
-    dropped = layer._drop(torch.ones(len(batch), 2), batch).view(4000, 6)
+    dropped = layer._drop(torch.ones(len(batch), 2), batch, 4000).view(4000, 6)
     assert (dropped == dropped[:, :1]).all()
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert dropped.mean() == pytest.approx(1, abs=0.05)
-    assert torch.equal(layer.eval()._drop(batch, batch), batch)
+    assert torch.equal(layer.eval()._drop(batch, batch, 4000), batch)
 
 
 def test_drop_path_in_the_network():

@@ -149,6 +149,11 @@ def test_nearest_neighbors_among_duplicates(copies):
     np.testing.assert_allclose(distance, expected, atol=1e-6)
 
 
+def test_nearest_neighbors_of_equal_points_are_the_lowest():
+    found = nearest_neighbors(np.ones((6, 3), np.float32), 2)
+    assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
+
+
 def test_point_features():
     scan = Scan(
         name="a",

@@ -65,6 +65,11 @@ def test_no_two_samples_share_their_numbers(a, b):
     assert (draw(a) == draw(b)) == (a == b)
 
 
+def test_no_epoch_repeats_another_at_a_shifted_index():
+    firsts = [sample_rng(0, 0, 2**bit) for bit in range(40)] + [sample_rng(0, 1, 0)]
+    assert len({rng.integers(2**62) for rng in firsts}) == 41
+
+
 def test_epoch_order_is_a_pure_permutation():
     orders = [tuple(epoch_order(seed, epoch, 30)) for seed in (0, 1) for epoch in range(4)]
     assert len(set(orders)) == 8

@@ -28,7 +28,7 @@ class PlaneCells(NamedTuple):
         cell: Row of each point's cell among the occupied cells, [n].
         order: Points sorted by cell, [n].
         starts: Where each occupied cell begins in `order`, [o].
-        weight: 1 / (number of points in the cell + 1e-6) for each point, [n 1].
+        weight: 1 / (number of points + 1e-6) of each occupied cell, [o 1].
         touched: Row of the hidden cell under each tap of an occupied cell, [o 9]; the number of
             hidden cells stands for "outside the grid".
         touching: Row of the occupied cell under each tap of a hidden cell, [h 9]; the number of
@@ -38,7 +38,7 @@ class PlaneCells(NamedTuple):
     cell: Int64[Tensor, " n"]
     order: Int64[Tensor, " n"]
     starts: Int64[Tensor, " o"]
-    weight: Float[Tensor, "n 1"]
+    weight: Float[Tensor, "o 1"]
     touched: Int64[Tensor, "o 9"]
     touching: Int64[Tensor, "h 9"]
 
@@ -75,13 +75,13 @@ def find_cells(
     touching = torch.full((len(hidden) + 1, _TAPS), len(occupied), device=row.device)
     rows = torch.arange(len(occupied), device=row.device)[:, None].expand(-1, _TAPS)
     touching[touched, _TAPS - 1 - tap] = rows  # the last row swallows what lies outside the grid
-    weight = 1 / (count[cell].to(torch.get_default_dtype()) + 1e-6)
+    weight = 1 / (count.to(torch.get_default_dtype()) + 1e-6)
     return PlaneCells(cell, order, starts, weight[:, None], touched, touching[:-1].contiguous())
 
 
 def mean_per_cell(tokens: Float[Tensor, "n c"], cells: PlaneCells) -> Float[Tensor, "o c"]:
     """Average the points of each occupied cell."""
-    return _SumPerCell.apply(tokens * cells.weight.to(tokens.dtype), cells)
+    return _MeanPerCell.apply(tokens, cells)
 
 
 def read_cells(values: Float[Tensor, "o c"], cells: PlaneCells) -> Float[Tensor, "n c"]:
@@ -107,27 +107,32 @@ def _taps(kernel: Tensor) -> Tensor:
     return kernel.reshape(kernel.shape[0], _TAPS).t().contiguous()  # [c 1 3 3] -> [9 c]
 
 
-def _sum_rows(values: Tensor, cells: PlaneCells) -> Tensor:
-    return functional.embedding_bag(cells.order, values.contiguous(), cells.starts, mode="sum")
+def _sum_rows(values: Tensor, cells: PlaneCells, share: Tensor | None = None) -> Tensor:
+    return functional.embedding_bag(
+        cells.order, values.contiguous(), cells.starts, mode="sum", per_sample_weights=share
+    )
 
 
-class _SumPerCell(torch.autograd.Function):
+class _MeanPerCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Context, values: Tensor, cells: PlaneCells) -> Tensor:
         ctx.cells = cells
-        return _sum_rows(values, cells)
+        # Weighted before the sum, which could overflow in half precision.
+        share = cells.weight[cells.cell[cells.order], 0].to(values.dtype)
+        return _sum_rows(values, cells, share)
 
     @staticmethod
     # pyrefly: ignore[bad-override]
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
-        return grad[ctx.cells.cell], None
+        cells = ctx.cells
+        return (grad * cells.weight.to(grad.dtype)).index_select(0, cells.cell), None
 
 
 class _ReadCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Context, values: Tensor, cells: PlaneCells) -> Tensor:
         ctx.cells = cells
-        return values[cells.cell]
+        return values.index_select(0, cells.cell)
 
     @staticmethod
     # pyrefly: ignore[bad-override]

@@ -120,11 +120,12 @@ class WaffleIron(Backbone):
             ValueError: If a point lies outside the field of view.
         """
         planes = self._find_planes(xyz, batch)
+        num_scans = int(batch[-1]) + 1 if len(batch) else 0
         if neighbors is None:
             neighbors = batch_neighbors(xyz, batch, self.num_neighbors)
         tokens = self.embedding(feat, neighbors)
         for depth, layer in enumerate(self.layers):
-            tokens = layer(tokens, planes[depth % 3], batch)
+            tokens = layer(tokens, planes[depth % 3], batch, num_scans)
         return tokens
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -191,20 +192,26 @@ class _Layer(nn.Module):
         self.contract = nn.Linear(channels, channels)
         self.channel_scale = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
 
-    def forward(self, tokens: Tensor, plane: PlaneCells, batch: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, plane: PlaneCells, batch: Tensor, num_scans: int) -> Tensor:
         occupied = mean_per_cell(self.spatial_norm(tokens), plane)
         hidden = spread_to_hidden(occupied, self.spread.weight, plane)
         hidden = self.activation(hidden + self.spread.bias)  # pyrefly: ignore[unsupported-operation]
         mixed = gather_from_hidden(hidden, self.gather.weight, plane)
         mixed = mixed + self.gather.bias  # pyrefly: ignore[unsupported-operation]
         spatial = read_cells(mixed * self.spatial_scale, plane)
-        tokens = tokens + self._drop(spatial, batch)
-        channel = self.contract(self.activation(self.expand(self.channel_norm(tokens))))
-        return tokens + self._drop(channel * self.channel_scale, batch)
+        tokens = tokens + self._drop(spatial, batch, num_scans)
+        hidden = self.activation(self.expand(self.channel_norm(tokens)))
+        # The scale on the weights instead of on every token: the same product, fewer passes.
+        channel = functional.linear(
+            hidden,
+            self.contract.weight * self.channel_scale[:, None],
+            self.contract.bias * self.channel_scale,
+        )
+        return tokens + self._drop(channel, batch, num_scans)
 
-    def _drop(self, branch: Tensor, batch: Tensor) -> Tensor:
+    def _drop(self, branch: Tensor, batch: Tensor, num_scans: int) -> Tensor:
         if not self.training or self.drop_path == 0:
             return branch
         keep = 1 - self.drop_path
-        kept = torch.rand(int(batch[-1]) + 1, device=branch.device) < keep
+        kept = torch.rand(num_scans, device=branch.device) < keep
         return branch * (kept[batch] / keep)[:, None].to(branch.dtype)
