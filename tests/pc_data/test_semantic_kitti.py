@@ -61,7 +61,7 @@ def test_real_projection_lands_on_red_car():
     scan = SemanticKITTI(REAL_DATA / "semantickitti", split="val")[0]
     camera = scan.cameras[0]
     pixel, depth = project_points(scan.xyz, camera.from_scan, camera.intrinsics)
-    seen = visible_points(pixel, depth, camera.image_size, min_depth=0) & (scan.xyz[:, 0] > 1)
+    seen = visible_points(pixel, depth, camera.image_size, min_depth=0.0) & (scan.xyz[:, 0] > 1)
     assert seen.sum() == 19904
     u, v = pixel[seen].astype(int).T
     red = camera.load_image()[v, u].astype(int) @ (2, -1, -1)

@@ -16,7 +16,25 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from pc_train.schedules import adamw_warmup_cosine, layer_decay_groups
 
 
-class LinearProbe(lightning.LightningModule):
+class SegmentationModel(lightning.LightningModule):
+    """A backbone and the head that turns its features into class scores."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, batch: PointBatch) -> Float[Tensor, "n k"]:
+        """Class scores of every packed point."""
+        return self.head(
+            self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
+        )
+
+    def training_step(self, batch: PointBatch) -> Tensor:
+        """Cross-entropy and Lovasz-softmax."""
+        return cross_entropy_lovasz(self(batch), batch.need("labels"))
+
+
+class LinearProbe(SegmentationModel):
     """A batch norm and a linear layer learn on a frozen backbone.
 
     Args:
@@ -42,9 +60,8 @@ class LinearProbe(lightning.LightningModule):
         min_lr: float = 1e-5,
         weight_decay: float = 3e-3,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(False).eval()
-        self.head = linear_probe_head(backbone.out_dim, num_classes)
+        super().__init__(backbone, linear_probe_head(backbone.out_dim, num_classes))
+        backbone.requires_grad_(False).eval()
         self.schedule = {
             "lr": lr,
             "min_lr": min_lr,
@@ -65,16 +82,12 @@ class LinearProbe(lightning.LightningModule):
             feat = self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
         return self.head(feat)
 
-    def training_step(self, batch: PointBatch) -> Tensor:
-        """Cross-entropy and Lovasz-softmax."""
-        return cross_entropy_lovasz(self(batch), batch.need("labels"))
-
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW on the head."""
         return adamw_warmup_cosine([{"params": list(self.head.parameters())}], **self.schedule)
 
 
-class FineTune(lightning.LightningModule):
+class FineTune(SegmentationModel):
     """Backbone and head learn together, layers near the input more slowly.
 
     Args:
@@ -103,9 +116,8 @@ class FineTune(lightning.LightningModule):
         weight_decay: float = 0.0,
         layer_decay: float = 0.99,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(True)
-        self.head = linear_probe_head(backbone.out_dim, num_classes)
+        super().__init__(backbone, linear_probe_head(backbone.out_dim, num_classes))
+        backbone.requires_grad_(True)
         self.layer_decay = layer_decay
         self.schedule = {
             "lr": lr,
@@ -115,34 +127,10 @@ class FineTune(lightning.LightningModule):
             "num_steps": num_steps,
         }
 
-    def forward(self, batch: PointBatch) -> Float[Tensor, "n k"]:
-        """Class scores of every packed point."""
-        return self.head(
-            self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
-        )
-
-    def training_step(self, batch: PointBatch) -> Tensor:
-        """Cross-entropy and Lovasz-softmax."""
-        return cross_entropy_lovasz(self(batch), batch.need("labels"))
-
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with layer-wise decay of the learning rate."""
         groups = layer_decay_groups(self.backbone.layer_groups(), self.head, decay=self.layer_decay)
         return adamw_warmup_cosine(groups, **self.schedule)
-
-
-class SegmentationModel(nn.Module):
-    """A backbone and its head, for evaluation."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, batch: PointBatch) -> Float[Tensor, "n k"]:
-        """Class scores of every packed point."""
-        return self.head(
-            self.backbone(batch.xyz, batch.feat, batch.batch, neighbors=batch.neighbors)
-        )
 
 
 @torch.inference_mode()
