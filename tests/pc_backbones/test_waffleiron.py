@@ -158,3 +158,27 @@ def test_layer_groups_hold_every_parameter_once():
     assert {id(p) for p in grouped} == {id(p) for p in backbone.parameters()}
     assert len(grouped) == len(list(backbone.parameters()))
     assert len(backbone.layer_groups()) == 1 + 4
+
+
+def test_gradients_do_not_depend_on_the_order_of_threads():
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    xyz = torch.rand(6000, 3) * 40 - 20
+    feat, batch = torch.rand(6000, 5), torch.zeros(6000, dtype=torch.long)
+    target = torch.randn(6000, 8)
+    backbone = create_backbone("waffleiron", 5, depth=3, channels=8, fov=((-32,) * 3, (32,) * 3))
+    neighbors = batch_neighbors(xyz, batch, 16)
+
+    def gradients():
+        backbone.zero_grad()
+        out = backbone(xyz, feat, batch, neighbors=neighbors)
+        ((out - target) ** 2).mean().backward()
+        return [parameter.grad.clone() for parameter in backbone.parameters()]
+
+    try:
+        torch.set_num_threads(2)
+        first = gradients()
+        for _ in range(8):
+            assert all(map(torch.equal, first, gradients()))
+    finally:
+        torch.set_num_threads(threads)

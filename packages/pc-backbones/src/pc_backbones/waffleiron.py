@@ -169,7 +169,8 @@ class _Embedding(nn.Module):
 
     def forward(self, feat: Tensor, neighbors: Tensor) -> Tensor:
         feat = self.norm(feat)
-        difference = feat[neighbors] - feat[:, None]  # [n k c]
+        # Not feat[neighbors]: its gradient is summed in whatever order the threads come.
+        difference = functional.embedding(neighbors, feat) - feat[:, None]  # [n k c]
         around = self.neighbor(difference.flatten(0, 1)).unflatten(0, neighbors.shape).max(1).values
         return self.merge(torch.cat([self.point(feat), around], dim=1))
 
