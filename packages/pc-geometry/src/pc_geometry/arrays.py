@@ -1,4 +1,4 @@
-"""Checks and conversions of the point arrays that public functions receive."""
+"""Checks and conversions of the arrays that public functions receive."""
 
 import numpy as np
 from jaxtyping import Float
@@ -21,9 +21,9 @@ def require_points(
     points = np.ascontiguousarray(points, np.float32 if is_single else np.float64)
     finite = np.isfinite(points)
     if not finite.all():
-        count = len(points) - int(finite.all(axis=1).sum())
+        bad = np.flatnonzero(~finite.all(axis=1))
         raise ValueError(
-            f"{name} must be finite, got {count} of {len(points)} points with NaN or infinite "
-            "coordinates; drop them first"
+            f"{name} must be finite, got {len(bad)} of {len(points)} points with NaN or infinite "
+            f"coordinates, the first at index {bad[0]}; drop them first"
         )
     return points

@@ -1,12 +1,11 @@
 """Nearest neighbours, exact and reproducible."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from pc_geometry.arrays import require_points
 from pc_geometry.kdtree import build_tree, search_nearest
+from pc_geometry.threads import share_rows
 
 
 def knn(
@@ -50,8 +49,6 @@ def knn(
         )
     if not 1 <= k <= n:
         raise ValueError(f"k must be in [1, {n}] (the number of points), got {k}")
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
 
     dtype = np.result_type(query, points)
     tree = build_tree(_as_xyz(points, dtype))
@@ -62,13 +59,7 @@ def knn(
     def search(rows: slice) -> None:
         search_nearest(query[rows], *tree, distance[rows], index[rows])
 
-    if num_threads == 1:
-        search(slice(None))
-        return distance, index
-    # Plain threads, as the kernel releases the GIL: numba's own pool is not safe across a fork.
-    cuts = np.linspace(0, len(query), 4 * num_threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(search, map(slice, cuts[:-1], cuts[1:])))
+    share_rows(search, len(query), num_threads)
     return distance, index
 
 

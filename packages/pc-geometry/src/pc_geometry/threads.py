@@ -1,0 +1,30 @@
+"""Sharing rows among threads.
+
+Plain threads over kernels that release the GIL: numba's own pool is not safe across the fork of a
+data-loader worker. Every part writes its own rows, so the number of threads changes no result.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+
+def share_rows(
+    work: Callable[[slice], object], num_rows: int, num_threads: int, *, cuts_per_thread: int = 4
+) -> None:
+    """Call `work` on consecutive slices that together cover `num_rows` rows once.
+
+    More slices than threads even out rows that cost more than others.
+
+    Raises:
+        ValueError: If `num_threads` is not positive.
+    """
+    if num_threads < 1:
+        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+    if num_threads == 1:
+        work(slice(0, num_rows))
+        return
+    cuts = np.linspace(0, num_rows, cuts_per_thread * num_threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(work, map(slice, cuts[:-1], cuts[1:])))
