@@ -93,3 +93,8 @@ def test_agrees_with_the_loaders():
     theirs = batching.nearest_neighbors(xyz, 6)
     ours = batch_neighbors(torch.from_numpy(xyz), torch.zeros(50, dtype=torch.long), 6)
     np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+def test_batch_must_be_sorted():
+    with pytest.raises(ValueError, match="batch must be sorted, got scan 0 after 1 at point 2"):
+        batch_neighbors(torch.zeros(3, 3), torch.tensor([0, 1, 0]), 1)

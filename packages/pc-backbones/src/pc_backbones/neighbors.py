@@ -21,7 +21,17 @@ def batch_neighbors(
 
     Returns:
         Indices into the packed points, nearest first.
+
+    Raises:
+        ValueError: If `batch` is not sorted.
     """
+    falls = batch[1:] < batch[:-1]
+    if falls.any():
+        row = int(falls.int().argmax()) + 1
+        raise ValueError(
+            f"batch must be sorted, got scan {int(batch[row])} after {int(batch[row - 1])} at "
+            f"point {row}; reorder the points scan by scan"
+        )
     found = []
     start = 0
     for count in torch.unique_consecutive(batch, return_counts=True)[1].tolist():
