@@ -7,6 +7,7 @@ from pc_geometry import knn
 from scipy.spatial import cKDTree
 
 from tests.lanes import compiled_only, unchecked_only
+from tests.pc_geometry.clouds import KINDS, cloud
 from tests.real_data import REAL_DATA, needs_real_data
 
 
@@ -28,42 +29,6 @@ def assert_same(query, points, k, **kwargs):
     assert index.dtype == np.int64
     np.testing.assert_array_equal(index, expected_index)
     np.testing.assert_array_equal(distance, expected_distance)
-
-
-def cloud(rng, kind, n, d):
-    points = rng.normal(size=(n, d)) * 10
-    match kind:
-        case "collinear":
-            points = np.outer(np.linspace(-5, 5, n), np.arange(1, d + 1))
-        case "duplicates":
-            points = points[rng.integers(0, max(n // 8, 1), n)]
-        case "grid":
-            points = np.floor(points / 4)
-        case "equal":
-            points = np.full((n, d), 3.25)
-        case "axis":
-            points[:, 1:] = 0
-        case "sorted":
-            points = np.sort(points, axis=0)
-        case "organ_pipe":
-            points = np.sort(points, axis=0)[np.argsort(np.arange(n) % 2, kind="stable")]
-            points[n // 2 :] = points[n // 2 :][::-1].copy()
-        case "two_scales":
-            points[::2] *= 1e-4
-    return points
-
-
-KINDS = [
-    "random",
-    "collinear",
-    "duplicates",
-    "grid",
-    "equal",
-    "axis",
-    "sorted",
-    "organ_pipe",
-    "two_scales",
-]
 
 
 @pytest.mark.parametrize("kind", KINDS)

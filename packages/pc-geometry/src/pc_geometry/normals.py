@@ -1,0 +1,171 @@
+"""Surface normals of a point cloud."""
+# ruff: noqa: ANN001, ANN202  (numba infers the types of kernels)
+
+import numpy as np
+from jaxtyping import Float, Float32
+from numba import njit
+
+from pc_geometry.arrays import require_points
+from pc_geometry.neighbors import knn
+from pc_geometry.threads import share_rows
+
+FLAT = 1e-12
+"""Variance, relative to that along a line, below which neighbours count as collinear."""
+
+MAX_SWEEPS = 20
+"""Jacobi sweeps; four or five are enough, as convergence is quadratic."""
+
+
+def estimate_normals(
+    points: Float[np.ndarray, "n 3"],
+    k: int,
+    *,
+    viewpoint: Float[np.ndarray, " 3"] | None = None,
+    num_threads: int = 1,
+) -> Float32[np.ndarray, "n 3"]:
+    """Fit a plane to the nearest neighbours of each point and return its unit normal.
+
+    The normal is the direction in which the `k` nearest points, the point itself among them, vary
+    least, computed in float64. Where they lie on a line, which leaves it open, it is the one most
+    along z (or along x for a line along z); where they coincide it is (0, 0, 1).
+
+    Args:
+        points: Positions.
+        k: Points that a plane is fitted to, at least 3; all of them where there are fewer.
+        viewpoint: Where the points were seen from, in the frame of `points`: normals point to its
+            side of the surface. Without it, or where it lies in the plane, the last component
+            that is not zero is positive, so that ground points up.
+        num_threads: Threads that share the points; they do not change the result.
+
+    Raises:
+        ValueError: If `k` is below 3, `num_threads` is not positive, `viewpoint` is not three
+            finite numbers, or a coordinate is not finite.
+
+    Source: Hoppe et al. (SIGGRAPH 1992), section 3.2. Differs in taking the side from the
+        viewpoint instead of propagating it.
+
+    >>> ground = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    >>> estimate_normals(ground, 3, viewpoint=np.array([0.0, 0.0, -2.0]))[0].tolist()
+    [0.0, 0.0, -1.0]
+    """
+    points = require_points(points, dims=(3,))
+    if k < 3:
+        raise ValueError(f"k must be at least 3 to fit a plane, got {k}")
+    if num_threads < 1:
+        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+    has_viewpoint = viewpoint is not None
+    viewpoint = np.zeros(3) if viewpoint is None else np.array(viewpoint, np.float64)
+    if viewpoint.shape != (3,) or not np.isfinite(viewpoint).all():
+        raise ValueError(f"viewpoint must be three finite numbers, got {viewpoint}")
+    normals = np.empty((len(points), 3), np.float32)
+    if len(points) == 0:
+        return normals
+    index = knn(points, points, min(k, len(points)), num_threads=num_threads)[1]
+    xyz = points.astype(np.float64)
+
+    def fit(rows: slice) -> None:
+        _fit_planes(xyz, index[rows], rows.start, has_viewpoint, viewpoint, normals[rows])
+
+    share_rows(fit, len(points), num_threads)
+    return normals
+
+
+@njit(cache=True, nogil=True)
+def _fit_planes(xyz, index, first, has_viewpoint, viewpoint, normals):
+    """Write the normal of each point from its neighbours; see `estimate_normals`."""
+    covariance = np.empty((3, 3))
+    vectors = np.empty((3, 3))
+    for i in range(len(index)):
+        _covariance(xyz, index[i], covariance)
+        _diagonalise(covariance, vectors)
+        nx, ny, nz = _least(covariance, vectors)
+        p = first + i
+        side = (
+            nx * (viewpoint[0] - xyz[p, 0])
+            + ny * (viewpoint[1] - xyz[p, 1])
+            + nz * (viewpoint[2] - xyz[p, 2])
+        )
+        if not has_viewpoint or side == 0:
+            side = nz if nz != 0 else (ny if ny != 0 else nx)
+        sign = -1.0 if side < 0 else 1.0
+        # Adding zero turns -0 into 0.
+        normals[i, 0], normals[i, 1], normals[i, 2] = sign * nx + 0, sign * ny + 0, sign * nz + 0
+
+
+@njit(cache=True, nogil=True)
+def _covariance(xyz, rows, covariance):
+    """Write the scatter matrix of some rows about their mean, in two passes for accuracy."""
+    mx = my = mz = 0.0
+    for p in rows:
+        mx, my, mz = mx + xyz[p, 0], my + xyz[p, 1], mz + xyz[p, 2]
+    mx, my, mz = mx / len(rows), my / len(rows), mz / len(rows)
+    xx = xy = xz = yy = yz = zz = 0.0
+    for p in rows:
+        x, y, z = xyz[p, 0] - mx, xyz[p, 1] - my, xyz[p, 2] - mz
+        xx, xy, xz = xx + x * x, xy + x * y, xz + x * z
+        yy, yz, zz = yy + y * y, yz + y * z, zz + z * z
+    covariance[0, 0], covariance[0, 1], covariance[0, 2] = xx, xy, xz
+    covariance[1, 0], covariance[1, 1], covariance[1, 2] = xy, yy, yz
+    covariance[2, 0], covariance[2, 1], covariance[2, 2] = xz, yz, zz
+
+
+@njit(cache=True, nogil=True)
+def _diagonalise(a, vectors):
+    """Leave the eigenvalues of a symmetric matrix on its diagonal, and write its eigenvectors.
+
+    The cyclic Jacobi method (Golub and Van Loan, Matrix Computations, section 8.5): accurate
+    whatever the spread of the eigenvalues, which the roots of the cubic are not.
+    """
+    vectors[:] = 0
+    for i in range(3):
+        vectors[i, i] = 1
+    scale = a[0, 0] + a[1, 1] + a[2, 2]
+    for _ in range(MAX_SWEEPS):
+        if abs(a[0, 1]) + abs(a[0, 2]) + abs(a[1, 2]) <= 1e-18 * scale:
+            break
+        for p in range(2):
+            for q in range(p + 1, 3):
+                if a[p, q] != 0:
+                    _rotate(a, vectors, p, q)
+
+
+@njit(cache=True, nogil=True)
+def _rotate(a, vectors, p, q):
+    """Turn axes p and q so that a[p, q] vanishes."""
+    half = 0.5 * (a[q, q] - a[p, p])
+    root = np.sqrt(half * half + a[p, q] * a[p, q])
+    t = a[p, q] / (half + root if half >= 0 else half - root)
+    c = 1 / np.sqrt(t * t + 1)
+    s = t * c
+    r = 3 - p - q
+    a[p, p] -= t * a[p, q]
+    a[q, q] += t * a[p, q]
+    a[p, q] = a[q, p] = 0
+    arp, arq = a[r, p], a[r, q]
+    a[r, p] = a[p, r] = c * arp - s * arq
+    a[r, q] = a[q, r] = s * arp + c * arq
+    for i in range(3):
+        vip, viq = vectors[i, p], vectors[i, q]
+        vectors[i, p] = c * vip - s * viq
+        vectors[i, q] = s * vip + c * viq
+
+
+@njit(cache=True, nogil=True)
+def _least(values, vectors):
+    """Return the unit direction of the least variance, by the rules of `estimate_normals`."""
+    low = high = 0
+    for i in range(1, 3):
+        if values[i, i] < values[low, low]:
+            low = i
+        if values[i, i] >= values[high, high]:
+            high = i
+    if values[high, high] <= 0:
+        return 0.0, 0.0, 1.0
+    middle = 3 - low - high
+    if values[middle, middle] > FLAT * values[high, high]:
+        return vectors[0, low], vectors[1, low], vectors[2, low]
+    x, y, z = vectors[0, high], vectors[1, high], vectors[2, high]
+    across = np.sqrt(x * x + y * y)
+    if across <= FLAT:
+        return 1.0, 0.0, 0.0
+    return -x * z / across, -y * z / across, across
