@@ -4,9 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pc_geometry import voxel_coordinates, voxel_subsample
+from pc_geometry.voxels import find_voxels, occupied_volumes
 
 from tests.lanes import compiled_only, unchecked_only
 from tests.real_data import REAL_DATA, needs_real_data
+
+SCAN = REAL_DATA / "semantickitti/dataset/sequences/08/velodyne/000000.bin"
 
 
 def naive_coordinates(points, voxel_size, origin):
@@ -108,11 +111,123 @@ def test_random_choice_is_uniform():
         assert np.abs(counts - 500).max() < 97
 
 
+def test_integer_lattices_and_their_borders():
+    axis = np.arange(-3, 4)
+    lattice = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3).astype(np.float64)
+    for points in (lattice, lattice * 0.5, lattice * 2 - 1):
+        for ours, expected in zip(
+            voxel_subsample(points, 2.0), naive_subsample(points, 2.0), strict=True
+        ):
+            np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("n", [255, 256, 257, 600])
+def test_any_number_of_points(n):
+    points = np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32)
+    for ours, expected in zip(
+        voxel_subsample(points, 0.8), naive_subsample(points, 0.8), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def naive_find(cells, query):
+    positions = {}
+    for i, cell in enumerate(map(tuple, cells.tolist())):
+        positions.setdefault(cell, i)
+    return [positions.get(tuple(cell), -1) for cell in query.tolist()]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    data=st.data(),
+    d=st.integers(1, 4),
+    n=st.integers(0, 30),
+    m=st.integers(0, 10),
+    reach=st.sampled_from([2, 1000, 2**31 - 1]),
+)
+def test_find_voxels_equals_the_dictionary(data, d, n, m, reach):
+    entries = st.integers(-reach, reach)
+    cells = data.draw(hnp.arrays(np.int64, (n, d), elements=entries))
+    query = data.draw(hnp.arrays(np.int64, (m, d), elements=entries))
+    query = np.concatenate([query, cells[::3]])
+    found = find_voxels(cells, query)
+    assert found.dtype == np.int64
+    assert found.tolist() == naive_find(cells, query)
+
+
+def test_find_voxels_where_digits_run_out():
+    rng = np.random.default_rng(0)
+    corners = np.array([-(2**31) + 1, -1, 0, 2**31 - 1])
+    cells, query = corners[rng.integers(0, 4, (60, 4))], corners[rng.integers(0, 4, (40, 4))]
+    found = find_voxels(cells, query).tolist()
+    assert found == naive_find(cells, query)
+    assert -1 in found
+    assert max(found) > 0
+
+
+def test_find_voxels_refuses():
+    cells = np.zeros((2, 3), np.int64)
+    with pytest.raises(ValueError, match="at most 2147483647 from 0, got entries from 0 to 214748"):
+        find_voxels(cells, cells + 2**31)
+
+
+@compiled_only
+@needs_real_data
+def test_neighbors_of_voxels_on_a_real_scan():
+    points = np.fromfile(SCAN, np.float32).reshape(-1, 4)[:, :3]
+    cells = np.unique(voxel_coordinates(points, 0.2), axis=0)
+    beside = cells + np.array([1, 0, 0])
+    found = find_voxels(cells, beside)
+    np.testing.assert_array_equal(cells[found[found >= 0]], beside[found >= 0])
+    key, beside_key = (c @ np.array([1 << 40, 1 << 20, 1]) for c in (cells, beside))
+    np.testing.assert_array_equal(found >= 0, np.isin(beside_key, key))
+
+
+def naive_volumes(points, size, origin, min_points):
+    cells = [tuple(c) for c in naive_coordinates(points, np.array(size), origin).tolist()]
+    numbers = {}
+    for cell in cells:
+        if cells.count(cell) >= min_points:
+            numbers.setdefault(cell, len(numbers))
+    return [numbers.get(cell, -1) for cell in cells]
+
+
+@pytest.mark.parametrize("size", [1.5, (1.0, 2.0, 4.0)])
+@pytest.mark.parametrize("min_points", [1, 3, 1000])
+def test_volumes_equal_the_dictionary(size, min_points):
+    points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32) * 2
+    volume = occupied_volumes(points, size, min_points=min_points)
+    assert volume.dtype == np.int64
+    lowest = points.min(axis=0).astype(np.float64)
+    assert volume.tolist() == naive_volumes(points, size, lowest, min_points)
+    origin = np.array([0.3, -40.0, 90.0])
+    volume = occupied_volumes(points, size, origin=origin, min_points=min_points)
+    assert volume.tolist() == naive_volumes(points, size, origin, min_points)
+
+
+def test_volumes_of_tiny_and_empty_scenes():
+    assert occupied_volumes(np.zeros((0, 3), np.float32), 1.0).shape == (0,)
+    assert occupied_volumes(np.zeros((0, 3), np.float32), 1.0, min_points=2).shape == (0,)
+    assert occupied_volumes(np.ones((1, 3), np.float32), 1.0).tolist() == [0]
+    assert occupied_volumes(np.ones((1, 3), np.float32), 1.0, min_points=2).tolist() == [-1]
+
+
+def test_volumes_refuse():
+    points = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"size must be positive and finite \(one number, or 3"):
+        occupied_volumes(points, (1.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="size must be positive and finite, got -1"):
+        occupied_volumes(points, -1.0)
+    with pytest.raises(ValueError, match="min_points must be at least 1, got 0"):
+        occupied_volumes(points, 1.0, min_points=0)
+    with pytest.raises(ValueError, match="origin must be 3 finite numbers"):
+        occupied_volumes(points, 1.0, origin=np.array([0.0, np.nan, 0.0]))
+
+
 @compiled_only
 @needs_real_data
 def test_agrees_with_unique_on_a_real_scan():
-    file = REAL_DATA / "semantickitti/dataset/sequences/08/velodyne/000000.bin"
-    points = np.fromfile(file, np.float32).reshape(-1, 4)[:, :3]
+    points = np.fromfile(SCAN, np.float32).reshape(-1, 4)[:, :3]
     indices, inverse = voxel_subsample(points, 0.1)
     cells = naive_coordinates(points, 0.1, points.min(axis=0).astype(np.float64))
     _, first, group = np.unique(cells, axis=0, return_index=True, return_inverse=True)
@@ -155,3 +270,5 @@ def test_wrong_shapes():
         voxel_subsample(np.zeros(5, np.float32), 0.1)
     with pytest.raises(ValueError, match="origin must be 3 finite numbers"):
         voxel_coordinates(np.zeros((5, 3), np.float32), 0.1, origin=np.zeros(2))
+    with pytest.raises(ValueError, match=r"same d, got \(2, 3\) and \(2, 2\)"):
+        find_voxels(np.zeros((2, 3), np.int64), np.zeros((2, 2), np.int64))

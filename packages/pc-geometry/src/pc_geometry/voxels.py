@@ -1,16 +1,18 @@
-"""Cubic voxels: which one a point is in, and one point for each."""
+"""Voxels: which one a point is in, one point for each, and where a voxel is in a list."""
 # ruff: noqa: ANN001, ANN202  (numba infers the types of kernels)
-
-import math
 
 import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
 
 from pc_geometry.arrays import require_points
-
-MAX_INDEX = 2**31 - 1
-"""Largest voxel index, either way of the origin."""
+from pc_geometry.keys import (
+    MAX_INDEX,
+    cell_keys,
+    make_grid,
+    number_keys,
+    point_keys,
+)
 
 
 def voxel_coordinates(
@@ -36,7 +38,11 @@ def voxel_coordinates(
     >>> voxel_coordinates(np.float32([[0.0, 0.05], [0.25, -0.05]]), 0.1).tolist()
     [[0, 1], [2, 0]]
     """
-    return _cells(require_points(points), voxel_size, origin).astype(np.int64)
+    points = require_points(points)
+    grid = make_grid(points, "voxel_size", voxel_size, origin)
+    offset = points - grid.origin  # float64, as the origin is
+    offset /= grid.sizes
+    return np.floor(offset, out=offset).astype(np.int64)
 
 
 def voxel_subsample(
@@ -71,98 +77,97 @@ def voxel_subsample(
     ([0, 1], [0, 1, 0])
     """
     points = require_points(points)
-    cells = _cells(points, voxel_size, None)
-    n = len(points)
-    slots = np.full(1 << math.ceil(math.log2(1.5 * n + 1)), -1, np.int32)
-    indices = np.empty(n, np.int64)
-    inverse = np.empty(n, np.int64)
-    indices = indices[: _number_cells(cells, slots, indices, inverse)].copy()
+    indices, inverse = _number_voxels(points, "voxel_size", voxel_size, None)
     if rng is not None:
-        _keep_highest(rng.random(n), inverse, indices)
+        _keep_highest(rng.random(len(points)), inverse, indices)
     return indices, inverse
 
 
-def _cells(points: np.ndarray, voxel_size: float, origin: np.ndarray | None) -> np.ndarray:
-    """Return the voxel of each point as int32 [n d]."""
-    if not 0 < voxel_size < math.inf:
-        raise ValueError(f"voxel_size must be positive and finite, got {voxel_size}")
-    n, d = points.shape
-    if origin is None:
-        origin = np.empty(d)
-        _minimum(points, origin)
-    elif np.shape(origin) != (d,) or not np.isfinite(origin).all():
-        raise ValueError(f"origin must be {d} finite numbers (one an axis), got {origin}")
-    cells = np.empty((n, d), np.int32)
-    num_far = _discretise(points, np.asarray(origin, np.float64), float(voxel_size), cells)
-    if num_far:
-        raise ValueError(
-            f"voxel_size {voxel_size} puts {num_far} coordinates more than {MAX_INDEX} voxels from "
-            "the origin; take larger voxels or drop the outliers"
-        )
-    return cells
+def occupied_volumes(
+    points: Float[np.ndarray, "n 3"],
+    size: float | tuple[float, float, float],
+    *,
+    origin: Float[np.ndarray, " 3"] | None = None,
+    min_points: int = 1,
+) -> Int64[np.ndarray, " n"]:
+    """Number the occupied volumes of a scene, and tell which one each point is in.
 
+    Volumes are boxes of a grid that starts at `origin`, numbered 0, 1, 2, ... by first appearance
+    in `points`, without holes. Call it on the scan as recorded: augmented views then share the
+    volumes of their points.
 
-@njit(cache=True, nogil=True)
-def _minimum(points, lowest):
-    """Write the minimum of each axis."""
-    n, d = points.shape
-    for axis in range(d):
-        low = np.inf
-        for i in range(n):
-            low = min(low, np.float64(points[i, axis]))
-        lowest[axis] = low
+    Args:
+        points: Positions.
+        size: Edge of a volume, or its edges along x, y and z, in the unit of `points`.
+        origin: A corner of the grid; the per-axis minimum if not given. A random one, drawn for
+            each pass over the data, keeps the borders from always cutting the same things.
+        min_points: Volumes with fewer points count as empty: their points get -1.
 
+    Raises:
+        ValueError: If `size` or `min_points` is not positive, a coordinate is not finite, or a
+            volume is more than 2^31 - 1 from the origin.
 
-@njit(cache=True, nogil=True)
-def _discretise(points, origin, size, cells):
-    """Write floor((points - origin) / size); return how many do not fit in an int32."""
-    n, d = points.shape
-    num_far = 0
-    for axis in range(d):
-        start = origin[axis]
-        for i in range(n):
-            cell = np.floor((np.float64(points[i, axis]) - start) / size)
-            fits = abs(cell) <= MAX_INDEX
-            num_far += not fits
-            cells[i, axis] = np.int32(cell if fits else 0.0)
-    return num_far
+    Source: SSPL (Zhang et al., NeurIPS 2022), section 3.1, which fixes neither size nor origin; it
+        reports about 300 occupied volumes a scene. `min_points` is ours: pooling over a crop of a
+        volume needs some points.
 
-
-@njit(cache=True, nogil=True)
-def _number_cells(cells, slots, first, inverse):
-    """Number distinct rows by first appearance; return how many there are.
-
-    `slots` is a hash table with open addressing: a power of two entries, -1 where free, else the
-    number of a voxel, whose row is `cells[first[number]]`. Comparing rows instead of packed keys
-    leaves the range of coordinates free.
+    >>> scene = np.float32([[0, 0, 0], [9, 0, 0], [1, 1, 1], [9, 1, 0]])
+    >>> occupied_volumes(scene, 2.0).tolist()
+    [0, 1, 0, 1]
     """
-    n, d = cells.shape
-    mask = len(slots) - 1
-    count = 0
-    for i in range(n):
-        # 32 bits times 31 bits stay below 2^63, so plain Python integers agree.
-        key = 0
-        for axis in range(d):
-            key = (key ^ (np.int64(cells[i, axis]) & 0xFFFFFFFF)) * 0x7FEB352D
-            key = (key ^ (key >> 31)) & 0xFFFFFFFF
-        slot = key & mask
-        while True:
-            number = slots[slot]
-            if number < 0:
-                number = count
-                slots[slot] = number
-                first[number] = i
-                count += 1
-                break
-            row = first[number]
-            same = True
-            for axis in range(d):
-                same &= cells[i, axis] == cells[row, axis]
-            if same:
-                break
-            slot = (slot + 1) & mask
-        inverse[i] = number
-    return count
+    points = require_points(points, dims=(3,))
+    if min_points < 1:
+        raise ValueError(f"min_points must be at least 1, got {min_points}")
+    first, volume = _number_voxels(points, "size", size, origin)
+    if min_points == 1:
+        return volume
+    large = np.bincount(volume, minlength=len(first)) >= min_points
+    return np.where(large, np.cumsum(large) - 1, -1)[volume]
+
+
+def find_voxels(
+    cells: Int64[np.ndarray, "n d"], query: Int64[np.ndarray, "m d"]
+) -> Int64[np.ndarray, " m"]:
+    """Find voxels by their integer coordinates.
+
+    Time and memory grow with n + m, never with the volume.
+
+    Args:
+        cells: Coordinates as `voxel_coordinates` gives them; any number of axes, so a leading
+            column may hold the scan of a batch.
+        query: The voxels to look for.
+
+    Returns:
+        The position in `cells` of each queried voxel, the lowest among equal ones, -1 where there
+        is none.
+
+    Raises:
+        ValueError: If the numbers of axes differ, or an entry is more than 2^31 - 1 from 0.
+
+    >>> find_voxels(np.array([[0, 0], [2, 5]]), np.array([[2, 5], [5, 2]])).tolist()
+    [1, -1]
+    """
+    if cells.ndim != 2 or query.ndim != 2 or cells.shape[1] != query.shape[1]:
+        raise ValueError(
+            "cells and query must have shapes [n d] and [m d] with the same d, got "
+            f"{cells.shape} and {query.shape}"
+        )
+    both = np.concatenate([cells, query]).astype(np.int64, copy=False)
+    if both.size and max(-int(both.min()), int(both.max())) > MAX_INDEX:
+        raise ValueError(
+            f"cells and query must be at most {MAX_INDEX} from 0, got entries from {both.min()} to "
+            f"{both.max()}"
+        )
+    first, number = number_keys(cell_keys(both))
+    found = first[number[len(cells) :]]
+    return np.where(found < len(cells), found, -1)
+
+
+def _number_voxels(
+    points: np.ndarray, name: str, size: float | tuple[float, ...], origin: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first point of each occupied voxel, and the number of each point's voxel."""
+    return number_keys(point_keys(points, make_grid(points, name, size, origin)))
 
 
 @njit(cache=True, nogil=True)
