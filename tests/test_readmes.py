@@ -1,5 +1,7 @@
-"""Every python block of every README runs, in order, in one namespace a file."""
+"""The examples run: python blocks of READMEs, in one namespace a file, and docstrings."""
 
+import doctest
+import importlib
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,19 @@ def test_readme(file, tmp_path, monkeypatch):
     assert examples
     for example in examples:
         example.evaluate()
+
+
+def modules_with_examples():
+    files = sorted(ROOT.glob("*/*/src/**/*.py"))
+    return [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts[3:])
+        for file in files
+        if ">>> " in file.read_text()
+    ]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_docstrings(name):
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from pc_data.errors import DataError
 from pc_data.semantic_kitti import CLASS_NAMES, SPLITS, SemanticKITTI
-from pc_geometry import project_points, visible_points
+from pc_geometry import project_points
+from pc_geometry.cameras import visible_points
 
 from tests.pc_data.tiny_worlds import NUM_POINTS, write_nuscenes, write_semantic_kitti
 from tests.real_data import REAL_DATA, needs_real_data

@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pc_geometry import make_transform, project_points, rotation_z, visible_points
+from pc_geometry import project_points
+from pc_geometry.cameras import visible_points
+from pc_geometry.rigid import make_transform, rotation_z
 
 from tests.lanes import unchecked_only
 

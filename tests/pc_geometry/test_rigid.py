@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pc_geometry import (
+from pc_geometry import transform_points
+from pc_geometry.rigid import (
     invert_rigid,
     make_transform,
     quaternion_from_rotation,
     rotation_from_quaternion,
     rotation_z,
-    transform_points,
 )
 from scipy.spatial.transform import Rotation
 

@@ -9,13 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
-from pc_geometry import (
-    project_points,
-    rotation_z,
-    transform_points,
-    visible_points,
-    voxel_subsample,
-)
+from pc_geometry import project_points, transform_points, voxel_subsample
+from pc_geometry.cameras import visible_points
+from pc_geometry.rigid import rotation_z
 
 from pc_data.errors import DataError
 from pc_data.scan import Camera, Scan

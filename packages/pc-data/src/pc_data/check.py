@@ -290,7 +290,8 @@ def _examine(dataset: NuScenes | SemanticKITTI, index: int) -> _Scan:
 
 
 def _visible(camera: Camera, xyz: np.ndarray, *, min_depth: float, min_x: float) -> np.ndarray:
-    from pc_geometry import project_points, visible_points
+    from pc_geometry import project_points
+    from pc_geometry.cameras import visible_points
 
     pixel, depth = project_points(xyz, camera.from_scan, camera.intrinsics)
     seen = visible_points(pixel, depth, camera.image_size, min_depth=min_depth)

@@ -176,7 +176,7 @@ class NuScenes:
 
     def cameras(self, index: int) -> tuple[Camera, ...]:
         """The cameras of a keyframe; no image is opened."""
-        from pc_geometry import invert_rigid
+        from pc_geometry.rigid import invert_rigid
 
         frames = self._frames
         world_from_scan = self._world_from(index, 0)
@@ -198,7 +198,7 @@ class NuScenes:
 
     def _world_from(self, index: int, column: int) -> Float64[np.ndarray, "4 4"]:
         """World-from-sensor at the time that the sensor fired."""
-        from pc_geometry import make_transform, rotation_from_quaternion
+        from pc_geometry.rigid import make_transform, rotation_from_quaternion
 
         frames = self._frames
         ego = frames.ego[index, column]

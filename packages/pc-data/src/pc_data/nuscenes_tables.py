@@ -215,7 +215,7 @@ def _read_calibration(
     folder: Path, on_defect: Callable[[str], None]
 ) -> tuple[dict[str, tuple[int | None, int]], np.ndarray, np.ndarray]:
     """(column or None, row) of each calibrated sensor's token, and the rows' matrices."""
-    from pc_geometry import make_transform, rotation_from_quaternion
+    from pc_geometry.rigid import make_transform, rotation_from_quaternion
 
     channel = {
         row["token"]: _CHANNELS.get(row["channel"])

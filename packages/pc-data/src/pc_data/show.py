@@ -201,7 +201,8 @@ def _draw_image(
     axes: "Axes", scan: Scan, camera: Camera, *, min_depth: float, min_x: float
 ) -> "PathCollection":
     from matplotlib.colors import LogNorm
-    from pc_geometry import project_points, visible_points
+    from pc_geometry import project_points
+    from pc_geometry.cameras import visible_points
 
     axes.imshow(camera.load_image())
     pixel, depth = project_points(scan.xyz, camera.from_scan, camera.intrinsics)
