@@ -10,6 +10,7 @@ A peer that is not installed is left out.
 
 import argparse
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -122,9 +123,7 @@ def voxel_rows(scan: np.ndarray) -> Iterator[tuple[str, Run, dict[str, Run]]]:
         }
         if torch := optional("torch"):
             torch.set_num_threads(THREADS)
-            peers["torch.unique of a key"] = lambda p=points, s=size, torch=torch: torch.unique(
-                torch.from_numpy(ravelled(p, s)), return_inverse=True
-            )
+            peers["torch.unique of a key"] = lambda p=points, s=size: unique_torch(p, s)
         if open3d := optional("open3d"):
             peers["open3d (no inverse)"] = lambda p=points, s=size, open3d=open3d: open3d_cloud(
                 open3d, p
@@ -141,13 +140,11 @@ def ground_rows(scan: np.ndarray) -> Iterator[tuple[str, Run, dict[str, Run]]]:
         parameters = patchwork.Parameters()
         parameters.verbose = False
         cloud = np.pad(scan, ((0, 0), (0, 1)))
-
-        def run() -> object:
-            estimator = patchwork.patchworkpp(parameters)
-            estimator.estimateGround(cloud)
-            return estimator.getGroundIndices()
-
-        peers["pypatchworkpp"] = run
+        estimator = patchwork.patchworkpp(parameters)
+        peers["pypatchworkpp"] = lambda: (
+            estimator.estimateGround(cloud),
+            estimator.getGroundIndices(),
+        )
     yield f"ground [{len(scan)}]", lambda: segment_ground_zones(scan, sensor_height=1.73), peers
 
 
@@ -165,16 +162,29 @@ def ravelled(points: np.ndarray, voxel_size: float) -> np.ndarray:
     return (cells[:, 0] * size_y + cells[:, 1]) * size_z + cells[:, 2]
 
 
+def unique_torch(points: np.ndarray, voxel_size: float) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    xyz = torch.from_numpy(points)
+    cells = torch.floor((xyz - xyz.amin(dim=0)) / voxel_size).long()
+    _, size_y, size_z = (cells.amax(dim=0) + 1).tolist()
+    key = (cells[:, 0] * size_y + cells[:, 1]) * size_z + cells[:, 2]
+    unique, inverse = torch.unique(key, return_inverse=True)
+    return unique.numpy(), inverse.numpy()
+
+
 def range_image_numpy(points: np.ndarray, beams: int, columns: int) -> np.ndarray:
-    depth = np.sqrt((points * points).sum(axis=1))
-    up, down = np.radians(3.0), np.radians(-25.0)
-    row = np.floor((up - np.arcsin(points[:, 2] / depth)) / (up - down) * beams).astype(np.int64)
-    column = np.floor(0.5 * (1 - np.arctan2(points[:, 1], points[:, 0]) / np.pi) * columns)
+    """The image alone, in float32."""
+    x, y, z = points.T
+    flat = np.sqrt(x * x + y * y)
+    lower, upper = math.radians(-25.0), math.radians(3.0)
+    column = (math.pi - np.arctan2(y, x)) * (columns / (2 * math.pi))
+    row = (upper - np.arctan2(z, flat)) * (beams / (upper - lower))
     inside = (row >= 0) & (row < beams)
-    image = np.full((beams, columns), np.inf, np.float32)
-    at = row[inside] * columns + np.minimum(column[inside].astype(np.int64), columns - 1)
-    np.minimum.at(image.ravel(), at, depth[inside])
-    return image
+    at = row.astype(np.int64) * columns + np.minimum(column.astype(np.int64), columns - 1)
+    image = np.full(beams * columns, np.inf, np.float32)
+    np.minimum.at(image, at[inside], np.sqrt(flat * flat + z * z)[inside])
+    return image.reshape(beams, columns)
 
 
 def open3d_cloud(open3d: Any, points: np.ndarray) -> Any:

@@ -269,7 +269,7 @@ def _hull(x, y, lo, hi, hull):
                 if ax * by - ay * bx > 0:
                     break
                 size -= 1
-            hull[size] = x[p], y[p]
+            hull[size, 0], hull[size, 1] = x[p], y[p]
             size += 1
         size -= 1  # the last corner of one side is the first of the other
     return max(size, 1)

@@ -139,7 +139,8 @@ def _sort_stably(key, order, num_bits):
             target[start[digit]] = p
             start[digit] += 1
         source, target = target, source
-    order[:] = source
+    for i in range(n):
+        order[i] = source[i]
 
 
 def neighbor_spans(cells: Grid, grid: Grid, step: tuple[int, int, int]) -> np.ndarray:
@@ -203,7 +204,10 @@ def write_within(query, cell, spans, xyz, limit, first, last, cursor, indices) -
     """
     most = 0
     for i in range(len(spans)):
-        most = max(most, np.sum(spans[i, :, 1] - spans[i, :, 0]))
+        around = 0
+        for row in range(spans.shape[1]):
+            around += spans[i, row, 1] - spans[i, row, 0]
+        most = max(most, around)
     found = np.empty(most, np.int64)
     xs, ys, zs = xyz[0], xyz[1], xyz[2]
     for q in range(first, last):

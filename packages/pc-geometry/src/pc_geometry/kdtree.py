@@ -95,17 +95,16 @@ def _measure(xyz, order, lo, hi, box, lowest, node):
 
 
 @njit(cache=True, nogil=True)
-def _grow(xyz, leaf_xyz, leaf_index, box, right, lowest):
-    """Fill the arrays of a tree; see `KDTree`."""
+def _grow(xyz, order, leaf_xyz, leaf_index, box, right, lowest):
+    """Fill the arrays of a tree, see `KDTree`, and reorder the indices `order` by leaf."""
     n = len(xyz)
-    order = np.arange(n).astype(np.int32)
     key = np.empty(n, xyz.dtype)
     stack = np.empty((MAX_DEPTH, 3), np.int64)  # (node, first leaf, last leaf + 1)
-    stack[0] = 0, 0, len(leaf_xyz)
+    stack[0, 0], stack[0, 1], stack[0, 2] = 0, 0, len(leaf_xyz)
     top = 1
     while top > 0:
         top -= 1
-        node, first, last = stack[top]
+        node, first, last = stack[top, 0], stack[top, 1], stack[top, 2]
         lo, hi = first * LEAF_SIZE, min(last * LEAF_SIZE, n)
         axis = _measure(xyz, order, lo, hi, box, lowest, node)
         if last - first == 1:
@@ -122,8 +121,8 @@ def _grow(xyz, leaf_xyz, leaf_index, box, right, lowest):
         _select(key, order, lo, hi, middle * LEAF_SIZE)
         far = node + 2 * (middle - first)
         right[node] = far
-        stack[top] = far, middle, last
-        stack[top + 1] = node + 1, first, middle
+        stack[top, 0], stack[top, 1], stack[top, 2] = far, middle, last
+        stack[top + 1, 0], stack[top + 1, 1], stack[top + 1, 2] = node + 1, first, middle
         top += 2
 
 
@@ -139,7 +138,7 @@ def build_tree(xyz: np.ndarray) -> KDTree:
         right=np.empty(num_nodes, np.int32),
         lowest=np.empty(num_nodes, np.int32),
     )
-    _grow(xyz, *tree)
+    _grow(xyz, np.arange(n, dtype=np.int32), *tree)
     return tree
 
 
