@@ -1,7 +1,8 @@
 """What a first user waits for: `python -m tests.benchmarks.bench_first_call`.
 
 Imports pc-geometry and calls everything once, in a new process each: with an empty compile cache,
-then twice with the cache that this left.
+then twice with the cache that this left. Kernels are compiled for each type of array, so everything
+is called again with read-only arrays and with float64.
 """
 
 import os
@@ -22,7 +23,7 @@ def main() -> None:
             command = [sys.executable, "-m", __spec__.name, "--measure"]
             environment = os.environ | {"NUMBA_CACHE_DIR": cache}
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            print(f"{title}: {done.stdout.strip()}{done.stderr}")
+            print(f"{title}: {done.stdout.strip()}{done.stderr}", flush=True)
     return None
 
 
@@ -31,11 +32,15 @@ def measure() -> None:
     import pc_geometry  # noqa: F401
 
     imported = time.perf_counter()
-    spent = {name: seconds(call) for name, call in calls()}
-    total = sum(spent.values())
-    most = sorted(spent, key=spent.__getitem__, reverse=True)
-    parts = ", ".join(f"{name} {spent[name]:.2f}" for name in most)
-    print(f"import {imported - start:.2f} s, first calls {total:.1f} s ({parts})")
+    print(f"import {imported - start:.2f} s")
+    for dtype in (np.float32, np.float64):
+        for writable in (True, False):
+            spent = {name: seconds(call) for name, call in calls(dtype, writable=writable)}
+            total = sum(spent.values())
+            most = sorted(spent, key=spent.__getitem__, reverse=True)[:6]
+            parts = ", ".join(f"{name} {spent[name]:.2f}" for name in most)
+            kind = f"{dtype.__name__}{'' if writable else ' read-only'}"
+            print(f"  {kind:17} first calls {total:5.1f} s (most: {parts})")
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -44,15 +49,18 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def calls() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Every public function that compiles something, in float32 as scans are."""
+def calls(
+    dtype: type[np.floating], *, writable: bool
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Every public function that compiles something."""
     import pc_geometry as g
     from pc_geometry import boxes, pillars, voxels
 
     rng = np.random.default_rng(0)
-    xyz = rng.normal(size=(500, 3)).astype(np.float32) * np.float32([20, 20, 1])
+    xyz = (rng.normal(size=(500, 3)) * [20, 20, 1]).astype(dtype)
     labels = np.zeros(500, np.int64)
     cuboids = np.tile([0.0, 0, 0, 4, 2, 1.5, 0.3], (3, 1))
+    xyz.flags.writeable = labels.flags.writeable = cuboids.flags.writeable = writable
     yield "farthest_point_sample", lambda: g.farthest_point_sample(xyz, 50)
     yield "knn", lambda: g.knn(xyz, xyz, 5)
     yield "radius_neighbors", lambda: g.radius_neighbors(xyz, xyz, 1.0)

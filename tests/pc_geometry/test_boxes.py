@@ -367,3 +367,48 @@ def test_wrong_shapes():
         iou_bev(CAR[0], CAR)
     with pytest.raises(ValueError, match=r"scores must be 1 finite numbers .* got shape \(2,\)"):
         nms(CAR, np.ones(2), 0.5)
+
+
+@pytest.mark.parametrize("changes", [{"x": 1e308}, {"y": -1e308}, {"length": 1e101}])
+def test_refuses_numbers_whose_products_overflow(changes):
+    boxes = np.concatenate([CAR, changed(CAR, **changes)])
+    message = r"numbers of at most 1e\+100, got 1 of 2 boxes with larger ones, the first at index 1"
+    for call in (
+        lambda: points_in_boxes(np.zeros((2, 3)), boxes),
+        lambda: box_corners(boxes),
+        lambda: iou_3d(boxes, CAR),
+        lambda: nms(boxes, np.ones(2), 0.5),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_the_largest_boxes():
+    vast = np.array([[1e100, -1e100, 0, 1e100, 1e100, 1e100, 0]])
+    assert iou_3d(vast, vast)[0, 0] == iou_bev(vast, vast)[0, 0] == 1
+    assert nms(
+        np.concatenate([vast, CAR, -vast * [1, 1, 1, -1, -1, -1, 1]]), np.ones(3), 0.5
+    ).tolist() == [0, 1, 2]
+    assert points_in_boxes(vast[:, :3], vast)[0].tolist() == [0]
+
+
+def test_no_overlap_is_above_one():
+    # Rounding gives some of these turned copies a larger shared area than their own.
+    boxes = boxes_of(np.random.default_rng(0), 300)
+    for turn in (0.0, np.pi, 2 * np.pi, -7 * np.pi):
+        for box in boxes:
+            turned = box + np.array([0, 0, 0, 0, 0, 0, turn])
+            for iou in (iou_3d, iou_bev):
+                assert 1 - 1e-9 < iou(box[None], turned[None])[0, 0] <= 1
+
+
+@unchecked_only
+def test_threads_are_an_integer():
+    points, boxes = np.zeros((300, 3)), np.repeat(CAR, 2, axis=0)
+    ours = points_in_boxes(points, boxes, num_threads=np.uint8(64))
+    for got, expected in zip(ours, points_in_boxes(points, boxes), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match=r"num_threads must be an integer at least 1, got 2.0"):
+        points_in_boxes(points, boxes, num_threads=2.0)
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        points_in_boxes(points[:0], boxes, num_threads=0)

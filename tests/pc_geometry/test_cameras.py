@@ -98,15 +98,43 @@ def test_intrinsics_must_be_a_camera_matrix():
 
 def test_image_and_depth_limits():
     pixel, depth = np.zeros((2, 2)), np.ones(2)
-    with pytest.raises(ValueError, match=r"each at least 1, got \(0, 5\)"):
+    with pytest.raises(ValueError, match="a side of image_size must be at least 1, got 0"):
         visible_points(pixel, depth, (0, 5))
     with pytest.raises(ValueError, match="min_depth must be at least 0, got -1"):
         visible_points(pixel, depth, (5, 5), min_depth=-1.0)
 
 
 @unchecked_only
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(np.float16, np.float32), (np.int64, np.float64), (np.uint8, np.float64)],
+)
+def test_integers_and_halves_are_not_truncated(given, kept):
+    pixel, depth = project_points(np.array([[16, 1, 0], [0, 0, 0]], given), FRONT, INTRINSICS)
+    assert pixel.dtype == depth.dtype == kept
+    assert pixel[0].tolist() == [737.5, 562.5]
+    assert np.isnan(pixel[1]).all()
+    assert depth.tolist() == [16, 0]
+
+
+def test_points_must_be_finite():
+    points = np.zeros((3, 3), np.float32)
+    points[1:, 2] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"points must be finite, got 2 of 3 .* first at index 1"):
+        project_points(points, FRONT, INTRINSICS)
+
+
+@unchecked_only
+def test_an_image_of_half_a_pixel():
+    with pytest.raises(ValueError, match=r"image_size must be an integer at least 1, got 1600\.5"):
+        visible_points(np.zeros((2, 2)), np.ones(2), (1600.5, 900))
+    pixel = np.array([[200.0, 5.0]])
+    assert visible_points(pixel, np.array([2.0]), (np.uint8(255), np.uint8(9))).all()
+
+
+@unchecked_only
 def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2,\)"):
         visible_points(np.zeros((2, 3)), np.ones(2), (5, 5))
-    with pytest.raises(ValueError, match=r"points must have shape \[n 3\], got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"must have shape \[n d\] with d = 3, got \(2, 2\)"):
         project_points(np.zeros((2, 2)), FRONT, INTRINSICS)

@@ -259,3 +259,34 @@ def test_limits_out_of_order():
         filter_clusters(points, labels, min_height=-1.0)
     with pytest.raises(ValueError, match=r"limits of aspect ratio .* nan"):
         filter_clusters(points, labels, max_aspect_ratio=np.nan)
+
+
+@unchecked_only
+def test_min_points_is_an_integer():
+    points = np.zeros((200, 3))
+    assert cluster_radius(points, 1.0, min_points=np.uint8(200)).max() == 0
+    with pytest.raises(ValueError, match=r"min_points must be an integer at least 1, got 2.0"):
+        cluster_radius(points, 1.0, min_points=2.0)
+
+
+def corner_of_a_car(angle):
+    """Two sides of 4.4 and 1.8 m: both rectangles along the sides and along the diagonal fit."""
+    sides = [[x, 0.0, 0.5] for x in np.linspace(0, 4.4, 30)]
+    sides += [[0.0, y, 0.5] for y in np.linspace(0, 1.8, 15)]
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array(sides) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + [20.0, -7.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_corner_of_a_car_measures_the_same_at_any_heading(dtype):
+    for angle in np.arange(72) * (2 * np.pi / 72):
+        corner = corner_of_a_car(angle).astype(dtype)
+        assert is_kept(corner, min_extent=4.4 - 1e-3, max_extent=4.4 + 1e-3)
+        assert is_kept(corner, max_aspect_ratio=4.4 / 1.8 + 1e-3)
+        assert not is_kept(corner, max_aspect_ratio=4.4 / 1.8 - 1e-3)
+
+
+def test_an_aspect_ratio_of_exactly_the_limit_is_kept():
+    points = np.array([[0.0, 0, 0], [4, 0, 0], [4, 2, 0], [0, 2, 1]])
+    assert is_kept(points, max_aspect_ratio=2.0)
+    assert not is_kept(points, max_aspect_ratio=np.nextafter(2.0, 0))

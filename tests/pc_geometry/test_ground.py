@@ -223,6 +223,15 @@ def test_no_line_starts_across_a_gap_but_one_goes_on():
     np.testing.assert_array_equal(ground, (ranges > 10) & (ranges < 20))
 
 
+def test_points_after_a_gap_are_beyond_it_as_well():
+    """The last point fits the line within its error, but is too high for one beyond a gap."""
+    d = np.array([3.0, 4, 5, 6, 12, 13])
+    points = np.stack([d, 0 * d, 0.03 * (d > 12.5)], axis=1)
+    ground = segment_ground(points, sensor_height=0.0, max_long_height=0.01)
+    assert ground.tolist() == [True] * 5 + [False]
+    assert segment_ground(points, sensor_height=0.0).all()
+
+
 def test_where_two_lines_meet_the_outer_one_counts():
     d = np.arange(3.0, 16)
     ramp = np.stack([d, 0 * d, np.maximum(0.18 * (d - 10), 0)], axis=1)
@@ -318,10 +327,23 @@ def test_ranges_out_of_order(low, high):
         segment_ground(terrain(), sensor_height=1.8, min_range=low, max_range=float(high))
 
 
-@pytest.mark.parametrize(("segments", "bins"), [(0, 120), (180, 0), (-1, -1), (2**12, 2**11)])
-def test_grid_out_of_range(segments, bins):
-    with pytest.raises(ValueError, match=f"a product of at most 4194304, got {segments} and"):
-        segment_ground(terrain(), sensor_height=1.8, num_segments=segments, num_bins=bins)
+@pytest.mark.parametrize(("name", "most"), [("num_segments", 4096), ("num_bins", 1024)])
+def test_grid_out_of_range(name, most):
+    for value in (0, -1, most + 1):
+        with pytest.raises(ValueError, match=f"{name} must be from 1 to {most}, got {value}"):
+            segment_ground(terrain(), sensor_height=1.8, **{name: value})
+    assert segment_ground(terrain()[:9], sensor_height=1.8, **{name: most}).shape == (9,)
+
+
+@unchecked_only
+@pytest.mark.parametrize(("name", "value"), [("num_segments", 90), ("num_bins", 120)])
+def test_grid_of_small_numpy_integers(name, value):
+    points = cloud("street")
+    ground = segment_ground(points, sensor_height=1.8, **{name: np.uint8(value)})
+    expected = segment_ground(points, sensor_height=1.8, **{name: value})
+    np.testing.assert_array_equal(ground, expected)
+    with pytest.raises(ValueError, match=f"{name} must be an integer from 1 to .*, got 9.5"):
+        segment_ground(points, sensor_height=1.8, **{name: 9.5})
 
 
 def test_sensor_height_must_be_finite():

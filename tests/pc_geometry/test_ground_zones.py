@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pc_geometry.ground_zones import _diagonalise, segment_ground_zones
+from pc_geometry.ground_zones import segment_ground_zones
 
 from tests.benchmarks.bench_ground import SCANS, load_scan, score
 from tests.lanes import compiled_only, unchecked_only
@@ -29,7 +29,7 @@ def naive_zones(points, *, sensor_height, min_range=2.7, max_range=80.0, **chang
         bounds = np.linspace(edges[zone], edges[zone + 1], num_rings + 1)
         for inner, outer in pairwise(bounds):
             within = (inner <= d) & (d < outer)
-            flat = VARIATION[number] if number < 4 else 0
+            flat = VARIATION[number] if number < 4 else -np.inf
             low = ELEVATION[number] if number < 4 else 0.15 * (inner + outer) / 2
             for s in range(num_sectors):
                 patch = np.flatnonzero(within & (sector == s))
@@ -153,22 +153,6 @@ def test_any_points_are_handled(points):
     np.testing.assert_array_equal(again, ground)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_diagonalise_agrees_with_numpy(seed):
-    rng = np.random.default_rng(seed)
-    factor = rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-4, 3, 3)
-    factor[seed % 3] *= seed > 10
-    matrix, axes = factor.T @ factor, np.empty((3, 3))
-    work = matrix.copy()
-    _diagonalise(work, axes)
-    values = np.diag(work)
-    np.testing.assert_allclose(
-        np.sort(values), np.linalg.eigvalsh(matrix), atol=1e-13 * values.max()
-    )
-    np.testing.assert_allclose(axes @ np.diag(values) @ axes.T, matrix, atol=1e-13 * values.max())
-    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-14)
-
-
 @pytest.mark.parametrize("slope", [0.0, 0.1, -0.14])
 def test_a_plane_is_ground(slope):
     assert segment_ground_zones(dense(lambda xy: slope * xy[:, 0]), sensor_height=1.8).all()
@@ -228,6 +212,21 @@ def test_a_roof_is_too_high_unless_it_is_flat_and_near():
     np.testing.assert_array_equal(segment_ground_zones(roof, sensor_height=1.8), near)
     rough = roof + np.random.default_rng(0).normal(size=(len(roof), 1)) * [0, 0, 0.2]
     assert not segment_ground_zones(rough, sensor_height=1.8).any()
+
+
+@pytest.mark.parametrize(
+    ("middle", "limit"), [(5.1, 0.523), (9.9, 0.746), (13.6, 0.879), (16.0, 1.125), (18.4, 2.76)]
+)
+def test_a_rough_patch_is_ground_up_to_the_height_of_its_ring(middle, limit):
+    """A lawn of 1 m x 1 m in the middle of a ring: too rough to be flat."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-5, 5), np.arange(-5, 5)))
+    azimuth = np.pi / 16 if middle < 12 else np.pi / 32
+    lawn = np.stack([x / 10, y / 10, 0.05 * (-1.0) ** (x + y) - 1.8], axis=1)
+    lawn += [middle * np.cos(azimuth), middle * np.sin(azimuth), 0]
+    up = np.array([0, 0, 1])
+    below, above = lawn + (limit - 0.02) * up, lawn + (limit + 0.02) * up
+    assert segment_ground_zones(below, sensor_height=1.8).all()
+    assert not segment_ground_zones(above, sensor_height=1.8).any()
 
 
 def test_reflections_below_the_road_do_not_hide_it():
@@ -313,6 +312,18 @@ def test_negative_or_infinite_limits(name, value):
 def test_counts_too_small(name, least):
     with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - 1}"):
         segment_ground_zones(wall(8.0), sensor_height=1.8, **{name: least - 1})
+
+
+@unchecked_only
+@pytest.mark.parametrize("name", ["num_lowest", "num_iterations", "min_points"])
+def test_counts_may_be_small_numpy_integers_but_not_floats(name):
+    points = cloud("tall", 1200)
+    np.testing.assert_array_equal(
+        segment_ground_zones(points, sensor_height=1.8, **{name: np.uint8(5)}),
+        segment_ground_zones(points, sensor_height=1.8, **{name: 5}),
+    )
+    with pytest.raises(ValueError, match=f"{name} must be an integer at least .*, got 5.0"):
+        segment_ground_zones(points, sensor_height=1.8, **{name: 5.0})
 
 
 def test_ranges_out_of_order():

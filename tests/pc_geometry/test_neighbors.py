@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pc_geometry import knn
+from pc_geometry.kdtree import MOST_SORTED
 from scipy.spatial import cKDTree
 
 from tests.lanes import compiled_only, unchecked_only
@@ -73,6 +74,10 @@ def test_mixed_precision_is_computed_in_the_higher_one():
     query = points[:5].astype(np.float32)
     expected = naive_knn(query.astype(np.float64), points, 3)
     np.testing.assert_array_equal(knn(query, points, 3)[1], expected[1])
+    fine, coarse = points[:20], points.astype(np.float32)
+    expected = naive_knn(fine, coarse.astype(np.float64), 3)
+    for ours, right in zip(knn(fine, coarse, 3), expected, strict=True):
+        np.testing.assert_array_equal(ours, right)
 
 
 @unchecked_only
@@ -128,12 +133,12 @@ def test_agrees_with_scipy_on_a_real_scan():
 @pytest.mark.parametrize("k", [0, 4, -1])
 def test_k_out_of_range(k):
     points = np.zeros((3, 3), np.float32)
-    with pytest.raises(ValueError, match=rf"k must be in \[1, 3\] .*got {k}"):
+    with pytest.raises(ValueError, match=f"k must be from 1 to 3, got {k}"):
         knn(points, points, k)
 
 
 def test_no_points():
-    with pytest.raises(ValueError, match=r"k must be in \[1, 0\]"):
+    with pytest.raises(ValueError, match="k must be from 1 to 0, got 1"):
         knn(np.zeros((3, 3), np.float32), np.zeros((0, 3), np.float32), 1)
 
 
@@ -162,3 +167,44 @@ def test_wrong_shapes():
         knn(solid, np.zeros((3, 4), np.float32), 1)
     with pytest.raises(ValueError, match=r"query must have shape \[n d\]"):
         knn(solid[0], solid, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_neighbours_equal_all_pairs(kind, dtype):
+    points = cloud(np.random.default_rng(3), kind, 220, 3).astype(dtype)
+    for k in (MOST_SORTED, MOST_SORTED + 1, 100, 219, 220):
+        assert_same(points[::20], points, k)
+
+
+def test_many_equal_points_give_the_lowest_indices():
+    points = np.ones((300, 3), np.float32)
+    for k in (MOST_SORTED + 1, 60, 299):
+        assert knn(points[:2], points, k)[1].tolist() == [list(range(k))] * 2
+    assert_same(points[:9], points, 60, num_threads=2)
+
+
+@compiled_only
+def test_many_neighbours_agree_with_scipy():
+    points = cloud(np.random.default_rng(1), "two_scales", 20_000, 3)
+    distance, index = knn(points[::50], points, 700, num_threads=2)
+    expected, _ = cKDTree(points).query(points[::50], 700)
+    np.testing.assert_allclose(distance, expected, rtol=1e-6, atol=1e-12)
+    assert (np.diff(np.sort(index, axis=1), axis=1) > 0).all()
+
+
+@unchecked_only
+@pytest.mark.parametrize("integer", [np.uint8, np.int8, np.int16, np.int64])
+def test_counts_in_small_integers(integer):
+    points = cloud(np.random.default_rng(0), "random", 150, 3)
+    assert_same(points[:20], points, integer(100), num_threads=integer(2))
+    assert_same(points, points, 5, num_threads=integer(64))
+
+
+@unchecked_only
+def test_a_count_is_an_integer():
+    points = np.zeros((3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"k must be an integer from 1 to 3, got 2.0"):
+        knn(points, points, 2.0)
+    with pytest.raises(ValueError, match=r"num_threads must be an integer at least 1, got 2.0"):
+        knn(points, points, 1, num_threads=2.0)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pc_geometry.kdtree import MOST_SORTED
 from pc_geometry.neighbors import match_radius, radius_neighbors
 from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
@@ -213,3 +214,67 @@ def test_match_finds_the_positives_of_a_real_room():
     among = nearest[pairs[:, 0]] == pairs[:, 1:]
     assert (among.sum(axis=1) == 1).all()
     assert (distance[pairs[:, 0]][among] < 0.03).all()
+
+
+def test_queries_beside_the_points_find_those_just_within_the_radius():
+    query = np.array([[0.9985, 0, 0]])  # cells of less than the radius would leave out the last
+    points = np.array([[0.0, 0, 0], [1.9985, 0, 0]])
+    assert_same(query, points, 1.0)
+    assert radius_neighbors(query, points, 1.0)[0].tolist() == [0, 1]
+    pairs = match_radius(query, points[1:], 1.0001, max_neighbors=1, rng=np.random.default_rng(0))
+    assert pairs.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_match_draws_from_many(kind):
+    rng = np.random.default_rng(2)
+    a = cloud(rng, kind, 40, 3)
+    b = np.concatenate([a, cloud(rng, kind, 120, 3), a, a])
+    for max_neighbors in (MOST_SORTED, MOST_SORTED + 1, 90, 1000):
+        pairs = match_radius(a, b, 30.0, max_neighbors=max_neighbors, rng=np.random.default_rng(5))
+        draw = np.random.default_rng(5).random(len(a))
+        expected = [
+            [i, row[int(draw[i] * len(row))]]
+            for i, row in enumerate(naive_candidates(a, b, 30.0, max_neighbors))
+            if row
+        ]
+        assert pairs.tolist() == expected
+
+
+@unchecked_only
+@pytest.mark.parametrize("integer", [np.uint8, np.int8])
+def test_counts_in_small_integers(integer):
+    points = cloud(np.random.default_rng(0), "random", 150, 3)
+    assert_same(points, points, 9.0, num_threads=integer(100))
+    pairs = [
+        match_radius(
+            points, points, 9.0, max_neighbors=k, rng=np.random.default_rng(0), num_threads=k
+        )
+        for k in (100, integer(100))
+    ]
+    np.testing.assert_array_equal(*pairs)
+
+
+@unchecked_only
+def test_a_count_is_an_integer():
+    points, rng = np.zeros((3, 3), np.float32), np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"max_neighbors must be an integer at least 1, got 2.0"):
+        match_radius(points, points, 1.0, max_neighbors=2.0, rng=rng)
+    with pytest.raises(ValueError, match=r"num_threads must be an integer at least 1, got 2.0"):
+        radius_neighbors(points, points, 1.0, num_threads=2.0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0), (3, 3)])
+def test_match_with_no_threads(n, m):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        match_radius(
+            np.zeros((n, 3)), np.zeros((m, 3)), 1.0, max_neighbors=8, rng=rng, num_threads=0
+        )
+
+
+@compiled_only
+def test_more_layers_than_one_integer_counts():
+    diagonal = np.outer(np.arange(2_100_000.0), [1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="radius is too small for points that lie in 209"):
+        radius_neighbors(diagonal, diagonal, 1.0)

@@ -83,6 +83,28 @@ def test_without_a_viewpoint_the_last_component_is_positive():
     np.testing.assert_allclose(estimate_normals(wall, 4)[0], np.float32([2, 1, 0]) / np.sqrt(5))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("degrees", [0, 1, 30, 45, 90, 123, 180, 200, 270, 359])
+def test_normals_of_a_wall_all_look_to_one_side(dtype, degrees):
+    """Their z is rounding errors, or their y too: the next component decides."""
+    rng = np.random.default_rng(degrees)
+    along, height = rng.uniform(-4, 4, 300), rng.uniform(0, 3, 300)
+    angle = np.radians(degrees)
+    wall = np.stack([along * np.cos(angle), along * np.sin(angle), height], axis=1).astype(dtype)
+    normals = estimate_normals(wall, 10)
+    expected = np.array([-np.sin(angle), np.cos(angle), 0])
+    expected *= np.sign(expected[1] if abs(expected[1]) > 1e-3 else expected[0])
+    np.testing.assert_allclose(normals, np.tile(expected, (300, 1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("tilt", [3e-5, 1e-3])
+def test_a_slope_of_a_wall_counts_if_it_is_no_rounding_error(tilt):
+    y, z = (axis.ravel() for axis in np.meshgrid(np.arange(5.0), np.arange(5.0)))
+    leaning = np.stack([tilt * z, y, z], axis=1)
+    assert (estimate_normals(leaning, 6)[:, 2] > 0).all()
+    assert (estimate_normals(leaning * [-1, 1, 1], 6)[:, 2] > 0).all()
+
+
 def test_a_viewpoint_in_the_plane_changes_nothing():
     ground = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
     normals = estimate_normals(ground, 4, viewpoint=np.array([9.0, 9.0, 0.0]))
@@ -101,6 +123,23 @@ def test_a_viewpoint_in_the_plane_changes_nothing():
 def test_on_a_line_the_normal_is_as_vertical_as_can_be(direction, expected):
     points = np.outer(np.arange(-4, 5), direction).astype(np.float32)
     np.testing.assert_allclose(estimate_normals(points, 5), np.tile(expected, (9, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", [(0.1, 0.2, 0.3), (-0.3, 0.7, 0.1), (0.9, 0.7, -0.3)])
+def test_on_a_rounded_line_too(direction):
+    """Single precision moves the points off the line by a share of 1e-8 at most."""
+    points = np.outer(np.arange(1, 30), direction).astype(np.float32)
+    along = np.array(direction) / np.linalg.norm(direction)
+    expected = np.array([0, 0, 1]) - along[2] * along
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(estimate_normals(points, 29), np.tile(expected, (29, 1)), atol=1e-5)
+
+
+def test_on_a_line_that_is_vertical_but_for_rounding():
+    points = np.zeros((9, 3))
+    points[:, 2] = np.arange(9)
+    points[:, :2] = np.outer(np.arange(9), [-1e-14, 3e-14])
+    np.testing.assert_array_equal(estimate_normals(points, 9), np.tile([1, 0, 0], (9, 1)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
@@ -137,12 +176,24 @@ def test_a_real_scan():
 
 def test_errors():
     points = np.zeros((4, 3), np.float32)
-    with pytest.raises(ValueError, match="k must be at least 3 to fit a plane, got 2"):
+    with pytest.raises(ValueError, match="k must be at least 3, got 2"):
         estimate_normals(points, 2)
     with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
         estimate_normals(points, 3, num_threads=0)
     with pytest.raises(ValueError, match=r"viewpoint must be three finite numbers, got \[nan"):
         estimate_normals(points, 3, viewpoint=np.array([np.nan, 0, 0]))
+
+
+@unchecked_only
+def test_small_numpy_integers_but_no_floats():
+    points = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    expected = estimate_normals(points, 9)
+    normals = estimate_normals(points, np.uint8(9), num_threads=np.uint8(70))
+    np.testing.assert_array_equal(normals, expected)
+    with pytest.raises(ValueError, match=r"k must be an integer at least 3, got 9\.0"):
+        estimate_normals(points, 9.0)
+    with pytest.raises(ValueError, match=r"num_threads must be an integer at least 1, got 1\.5"):
+        estimate_normals(points, 9, num_threads=1.5)
 
 
 @unchecked_only

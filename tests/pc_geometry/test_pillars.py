@@ -19,9 +19,10 @@ def naive_pillarize(points, size, bounds, order, max_points, max_pillars):
     pillars = {}
     for i in order:
         column, row = np.floor((points[i, :2].astype(np.float64) - low[:2]) / size)
-        inside = 0 <= column < grid[0] and 0 <= row < grid[1]
-        if not (inside and low[2] <= points[i, 2] < high[2]):
+        if not ((low <= points[i]) & (points[i] < high)).all():
             continue
+        assert 0 <= column < grid[0]
+        assert 0 <= row < grid[1]
         if (row, column) not in pillars and len(pillars) == max_pillars:
             continue
         held = pillars.setdefault((row, column), [])
@@ -61,6 +62,54 @@ def test_bounds_are_half_open():
     indices, pillar, cells = pillarize(points, 1.0, bounds=BOUNDS)
     assert (indices.tolist(), pillar.tolist()) == ([0, 4], [0, 1])
     assert cells.tolist() == [[0, 0], [7, 15]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("size", "upper"), [(0.1, 0.3), (0.1, 0.7), (0.32, 74.88), (0.3, 0.9)])
+def test_no_rounding_at_the_upper_bound(dtype, size, upper):
+    """Whatever the quotient by the size rounds to."""
+    low = -upper if upper > 1 else 0.0
+    bounds = (low, low, -1.0, upper, upper, 1.0)
+    edge = np.array([np.nextafter(dtype(upper), dtype(0)), upper, 0], dtype)
+    edge[2] = np.nextafter(edge[1], dtype(99))
+    for axis in (0, 1):
+        points = np.zeros((3, 3), dtype)
+        points[:, axis] = edge
+        indices, _, cells = pillarize(points, size, bounds=bounds)
+        assert indices.tolist() == np.flatnonzero(edge.astype(float) < upper).tolist()
+        assert (cells[:, 1 - axis] == pillar_grid(size, bounds)[axis] - 1).all()
+
+
+def test_pillars_of_a_millimetre_over_a_city():
+    bounds = (-1e5, -1e5, -1.0, 1e5, 1e5, 1.0)
+    points = np.full((7, 3), 99_999.0)
+    points[:, 0] += np.arange(7) * 1e-3 + 5e-4
+    points[:, 2] = 0
+    indices, pillar, cells = pillarize(points, 1e-3, bounds=bounds)
+    assert indices.tolist() == pillar.tolist() == list(range(7))
+    assert np.diff(cells[:, 1]).tolist() == [1] * 6
+    assert len(np.unique(cells[:, 0])) == 1
+
+
+def test_more_pillars_than_can_be_numbered():
+    bounds = (-1e10, -1e10, -1.0, 1e10, 1e10, 1.0)
+    with pytest.raises(ValueError, match=r"hold at most 4611686018427387904 pillars, got 2000000"):
+        pillar_grid(1e-3, bounds)
+
+
+def test_sides_are_multiples_within_a_thousandth():
+    assert pillar_grid(1.0, (0.0, 0.0, 0.0, 10.0005, 3.9995, 1.0)) == (4, 10)
+    for upper in (10.002, 10.05, 9.95, 10.5):
+        with pytest.raises(ValueError, match="bounds must span a whole number of pillars"):
+            pillar_grid(1.0, (0.0, 0.0, 0.0, upper, 4.0, 1.0))
+        with pytest.raises(ValueError, match="bounds must span a whole number of pillars"):
+            pillar_grid(1.0, (0.0, 0.0, 0.0, 4.0, upper, 1.0))
+
+
+def test_pillars_have_no_end():
+    points = np.array([[0, 0, 1e30], [0, 0, -1e30], [0, 0, 6e5], [2, 0, 0]])
+    indices, splits = points_in_pillars(points, np.zeros((1, 2)), 1.0)
+    assert (indices.tolist(), splits.tolist()) == ([0, 1, 2], [0, 3])
 
 
 def test_no_points_and_one_point():
@@ -191,11 +240,28 @@ def test_refuses():
 
 
 @unchecked_only
+def test_small_numpy_integers_but_no_floats():
+    points = np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32) * 2
+    limits = {"max_points": 200, "max_pillars": 100}
+    small = {name: np.uint8(limit) for name, limit in limits.items()}
+    expected = pillarize(points, 1.0, bounds=BOUNDS, **limits)
+    for got, want in zip(pillarize(points, 1.0, bounds=BOUNDS, **small), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    for name in limits:
+        with pytest.raises(ValueError, match=f"{name} must be an integer at least 1, got 2.0"):
+            pillarize(points, 1.0, bounds=BOUNDS, **{name: 2.0})
+    expected = points_in_pillars(points, points[:9, :2], 1.0)
+    got = points_in_pillars(points, points[:9, :2], 1.0, num_threads=np.uint8(64))
+    assert rows_of(*got) == rows_of(*expected)
+
+
+@unchecked_only
 def test_wrong_shapes():
     points = np.zeros((5, 3), np.float32)
     with pytest.raises(ValueError, match=r"points must have shape \[n d\] with d = 3"):
         pillarize(points[:, :2], 1.0, bounds=BOUNDS)
     with pytest.raises(ValueError, match=r"centers must have shape \[n d\] with d = 2"):
         points_in_pillars(points, points, 1.0)
-    with pytest.raises(ValueError, match="bounds must be finite lower x, y, z, then upper"):
-        pillarize(points, 1.0, bounds=(0.0, 0.0, 1.0, 1.0))
+    for length in (0, 4, 5, 7):
+        with pytest.raises(ValueError, match="bounds must be finite lower x, y, z, then upper"):
+            pillarize(points, 1.0, bounds=tuple(range(length)))

@@ -141,6 +141,12 @@ def test_nearest_beam():
     assert_same(points, beams, 6, expected)
 
 
+def test_between_two_beams_the_lower_one():
+    points = np.array([[5.0, 0, 0], [0, 7, 0], [3, 3, 1e-9]])
+    _, _, pixel = range_image(points, np.array([-45.0, 45.0]), 1)
+    assert pixel.tolist() == [1, 1, 0]
+
+
 def test_beams_in_the_middle_of_rows_are_the_rows():
     points = cloud("random")
     points = points[naive_pixels(points, 28, 100) >= 0]
@@ -212,6 +218,28 @@ def test_refuses():
         range_image(points, 4, 4, rows=np.array([0, 4]))
     with pytest.raises(ValueError, match="points must be finite, got 2 of 2"):
         range_image(points + np.float32(np.nan), 4, 4)
+
+
+@unchecked_only
+@pytest.mark.parametrize(
+    ("beams", "columns"),
+    [(64, np.uint16(2048)), (np.int16(64), 2048), (np.uint8(64), np.int16(2048))],
+)
+def test_small_numpy_integers(beams, columns):
+    points = cloud("random")
+    for got, expected in zip(
+        range_image(points, beams, columns), range_image(points, 64, 2048), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
+@unchecked_only
+def test_fractions_of_rows_and_columns():
+    points = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"beams must be an integer at least 1, got 64\.0"):
+        range_image(points, 64.0, 4)
+    with pytest.raises(ValueError, match=r"columns must be an integer at least 1, got 1\.5"):
+        range_image(points, 64, 1.5)
 
 
 @unchecked_only

@@ -73,6 +73,45 @@ def test_rotation_z_turns_x_towards_y():
     np.testing.assert_allclose(rotation_z(0.3), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("digits", [5, 7, 15])
+def test_inverse_of_a_rounded_rotation_far_from_the_origin(digits):
+    rotation = rotation_from_quaternion(np.array([0.9, 0.1, -0.3, 0.2])).round(digits)
+    transform = make_transform(rotation, np.array([6.5e5, 4.8e6, 300.0]))
+    inverse = invert_rigid(transform)
+    np.testing.assert_allclose(transform @ inverse, np.eye(4), atol=1e-8)
+    assert inverse[3].tolist() == [0, 0, 0, 1]
+
+
+def test_rounded_calibration_is_rigid_within_the_tolerance():
+    for error, is_rigid in ((4e-5, True), (1.2e-4, False), (4e-3, False)):
+        transform = make_transform(rotation_z(0.3) * (1 + error / 2), np.zeros(3))
+        if is_rigid:
+            np.testing.assert_allclose(invert_rigid(transform) @ transform, np.eye(4), atol=1e-12)
+            continue
+        with pytest.raises(ValueError, match=r"within 0\.0001 of the identity\), got an error of"):
+            invert_rigid(transform)
+
+
+@unchecked_only
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(np.float16, np.float32), (np.int64, np.float64), (np.uint8, np.float64)],
+)
+def test_integers_and_halves_are_not_truncated(given, kept):
+    moved = transform_points(
+        make_transform(rotation_z(np.pi / 4), np.zeros(3)), np.array([[10, 0, 0]], given)
+    )
+    assert moved.dtype == kept
+    np.testing.assert_allclose(moved, [[50**0.5, 50**0.5, 0]], rtol=1e-7)
+
+
+def test_points_must_be_finite():
+    points = np.zeros((3, 3))
+    points[1, 2] = np.nan
+    with pytest.raises(ValueError, match="points must be finite, got 1 of 3 points"):
+        transform_points(np.eye(4), points)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_points_keep_their_type_and_take_affine(dtype):
     transform = make_transform(np.diag([2.0, -1.0, 1.0]), np.array([1.0, 0.0, -1.0]))
@@ -127,7 +166,7 @@ def test_projective_matrix_is_refused():
 
 @unchecked_only
 def test_wrong_shapes():
-    with pytest.raises(ValueError, match=r"points must have shape \[n 3\], got \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"must have shape \[n d\] with d = 3, got \(1, 4\)"):
         transform_points(np.eye(4), np.zeros((1, 4)))
     with pytest.raises(ValueError, match=r"of shape \(4, 4\), got shape \(3, 4\)"):
         transform_points(np.eye(4)[:3], np.zeros((1, 3)))

@@ -231,21 +231,33 @@ def test_an_outlier_does_not_widen_the_buckets():
 @pytest.mark.parametrize("num_samples", [-1, 4])
 def test_number_out_of_range(num_samples):
     points = np.zeros((3, 3), np.float32)
-    with pytest.raises(ValueError, match=rf"num_samples must be in \[0, 3\] .*got {num_samples}"):
+    with pytest.raises(ValueError, match=f"num_samples must be from 0 to 3, got {num_samples}"):
         farthest_point_sample(points, num_samples)
 
 
 @pytest.mark.parametrize("start", [-1, 3])
 def test_start_out_of_range(start):
     points = np.zeros((3, 3), np.float32)
-    with pytest.raises(ValueError, match=rf"start must be in \[0, 2\] .*got {start}"):
+    with pytest.raises(ValueError, match=f"start must be from 0 to 2, got {start}"):
         farthest_point_sample(points, 2, start=start)
+
+
+@unchecked_only
+def test_small_numpy_integers_but_no_floats():
+    points = np.random.default_rng(0).normal(size=(700, 3)).astype(np.float32)
+    expected = farthest_point_sample(points, 200, start=100)
+    chosen = farthest_point_sample(points, np.uint8(200), start=np.int8(100))
+    np.testing.assert_array_equal(chosen, expected)
+    with pytest.raises(ValueError, match=r"num_samples must be an integer .* got 2\.0"):
+        farthest_point_sample(points, 2.0)
+    with pytest.raises(ValueError, match=r"start must be an integer from 0 to 699, got 1\.5"):
+        farthest_point_sample(points, 2, start=1.5)
 
 
 def test_no_points():
     points = np.zeros((0, 3), np.float32)
     assert farthest_point_sample(points, 0).shape == (0,)
-    with pytest.raises(ValueError, match=r"num_samples must be in \[0, 0\]"):
+    with pytest.raises(ValueError, match="num_samples must be from 0 to 0, got 1"):
         farthest_point_sample(points, 1)
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pc_geometry import voxel_coordinates, voxel_subsample
+from pc_geometry.keys import cell_keys, make_grid, point_keys
 from pc_geometry.voxels import find_voxels, occupied_volumes
 
 from tests.lanes import compiled_only, unchecked_only
@@ -272,3 +273,54 @@ def test_wrong_shapes():
         voxel_coordinates(np.zeros((5, 3), np.float32), 0.1, origin=np.zeros(2))
     with pytest.raises(ValueError, match=r"same d, got \(2, 3\) and \(2, 2\)"):
         find_voxels(np.zeros((2, 3), np.int64), np.zeros((2, 2), np.int64))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_borders_are_where_the_quotient_says(d):
+    # Multiplying with 1 / 0.1 instead puts 47 of these one voxel off.
+    borders = np.repeat(np.arange(1000)[:, None] * 0.1, d, axis=1)
+    np.testing.assert_array_equal(voxel_coordinates(borders, 0.1), np.floor(borders / 0.1))
+    for ours, expected in zip(
+        voxel_subsample(borders, 0.1), naive_subsample(borders, 0.1), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_voxels_whose_digits_run_out_stay_apart():
+    far = 2.0**31 - 1  # 2^31 voxels an axis: three axes need 93 bits
+    points = np.array([[0.0, 0, 0], [4, 0, 0], [far, far, far], [0, 0, 0], [4, 0, 0]])
+    indices, inverse = voxel_subsample(points, 1.0)
+    assert indices.tolist() == [0, 1, 2]
+    assert inverse.tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4])
+def test_keys_are_never_negative(height):
+    # 2^31 * 2^31 * (height + 1) is 2^63 and more: where an int64 ends.
+    far = 2**31 - 1
+    cells = np.array([[0, 0, 0], [far, far, height], [far, far, 0], [0, 0, height], [1, 0, 0]])
+    points = cells.astype(np.float64)
+    for keys in (cell_keys(cells), point_keys(points, make_grid(points, "size", 1.0, None))):
+        assert len(np.unique(keys)) == len(cells)
+        assert keys.min() >= 0
+
+
+@unchecked_only
+def test_find_voxels_takes_integers_of_any_width_and_nothing_else():
+    cells = np.array([[0, 0], [2, 5]])
+    for integer in (np.uint8, np.int32, np.uint64):
+        assert find_voxels(cells.astype(integer), cells[1:]).tolist() == [1]
+    with pytest.raises(ValueError, match="must be integers, got float64 and int64"):
+        find_voxels(cells + 0.9, cells)
+    with pytest.raises(ValueError, match="must be integers, got int64 and float32"):
+        find_voxels(cells, cells.astype(np.float32))
+    with pytest.raises(ValueError, match="at most 2147483647 from 0"):
+        find_voxels(np.full((1, 2), 2**64 - 1, np.uint64), np.zeros((1, 2), np.uint64))
+
+
+@unchecked_only
+def test_min_points_is_an_integer():
+    points = np.zeros((200, 3))
+    assert occupied_volumes(points, 1.0, min_points=np.uint8(200)).max() == 0
+    with pytest.raises(ValueError, match=r"min_points must be an integer at least 1, got 2.0"):
+        occupied_volumes(points, 1.0, min_points=2.0)

@@ -1,4 +1,6 @@
-"""Checks and conversions of the arrays that public functions receive."""
+"""Checks and conversions of the arrays and counts that public functions receive."""
+
+import operator
 
 import numpy as np
 from jaxtyping import Float
@@ -27,3 +29,19 @@ def require_points(
             f"coordinates, the first at index {bad[0]}; drop them first"
         )
     return points
+
+
+def require_count(name: str, value: int, *, least: int = 1, most: int | None = None) -> int:
+    """Return a count as a Python int, which no product can overflow as NumPy's integers can.
+
+    Raises:
+        ValueError: If `value` is not an integer (2.0 is not) or not from `least` to `most`.
+    """
+    limit = f"at least {least}" if most is None else f"from {least} to {most}"
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer {limit}, got {value!r}") from None
+    if count < least or (most is not None and count > most):
+        raise ValueError(f"{name} must be {limit}, got {count}")
+    return count

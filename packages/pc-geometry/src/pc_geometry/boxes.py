@@ -9,12 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.overlaps import fill_iou, list_boxes, list_points, suppress
 from pc_geometry.threads import share_rows
 
 _MAX_CELLS = 256
 """Cells on an axis of the grid that sorts boxes by place."""
+
+_LARGEST = 1e100
+"""Largest number in a box: products of three of them stay finite."""
 
 _SLACK = 1e-9
 """Widening of the rectangle that a box is looked for in, relative and absolute (metres)."""
@@ -26,7 +29,8 @@ def box_corners(boxes: Float[np.ndarray, "b 7"]) -> Float64[np.ndarray, "b 8 3"]
     The first one is ahead on the left: at (+length, +width) / 2 in the box's own frame.
 
     Raises:
-        ValueError: If the shape is not [b 7], a number is not finite or a side is negative.
+        ValueError: If the shape is not [b 7], a number is not finite or beyond 1e100, or a side is
+            negative.
 
     >>> box_corners(np.array([[0, 0, 0, 4.0, 2, 2, 0]]))[0, [0, 1, 6]].tolist()
     [[2.0, 1.0, -1.0], [-2.0, 1.0, -1.0], [-2.0, -1.0, 1.0]]
@@ -59,8 +63,8 @@ def points_in_boxes(
         `indices[splits[i]:splits[i + 1]]`, in ascending order.
 
     Raises:
-        ValueError: If a shape is wrong, a number is not finite, a side is negative or
-            `num_threads` is not positive.
+        ValueError: If a shape is wrong, a number is not finite or beyond 1e100, a side is negative
+            or `num_threads` is not positive.
 
     >>> points = np.array([[0.0, 0, 0], [5, 0, 0], [0, 1, 0]])
     >>> boxes = np.array([[0, 0, 0, 2.0, 2, 2, 0], [9, 9, 0, 1, 1, 1, 0], [5, 0, 0, 2, 1, 1, 1.5]])
@@ -79,7 +83,8 @@ def iou_bev(a: Float[np.ndarray, "m 7"], b: Float[np.ndarray, "n 7"]) -> Float64
     has no area get 0.
 
     Raises:
-        ValueError: If a shape is not [n 7], a number is not finite or a side is negative.
+        ValueError: If a shape is not [n 7], a number is not finite or beyond 1e100, or a side is
+            negative.
 
     >>> car = np.array([[0, 0, 0, 4.0, 2, 1.5, 0]])
     >>> iou_bev(car, car + np.array([2.0, 0, 9, 0, 0, 0, np.pi])).round(6).tolist()
@@ -94,7 +99,8 @@ def iou_3d(a: Float[np.ndarray, "m 7"], b: Float[np.ndarray, "n 7"]) -> Float64[
     As `iou_bev`, with heights.
 
     Raises:
-        ValueError: If a shape is not [n 7], a number is not finite or a side is negative.
+        ValueError: If a shape is not [n 7], a number is not finite or beyond 1e100, or a side is
+            negative.
 
     >>> cube = np.array([[0, 0, 0, 2.0, 2, 2, 0]])
     >>> iou_3d(cube, cube + np.array([0, 0, 1.0, 0, 0, 0, 0])).round(6).tolist()
@@ -129,8 +135,8 @@ def nms(
         Indices of the kept boxes, by descending score.
 
     Raises:
-        ValueError: If a shape is wrong, a number is not finite, a side is negative or the
-            threshold is outside [0, 1].
+        ValueError: If a shape is wrong, a number is not finite or beyond 1e100, a side is negative
+            or the threshold is outside [0, 1].
 
     >>> boxes = np.array([[0, 0, 0, 4.0, 2, 2, 0], [1, 0, 0, 4, 2, 2, 0], [9, 0, 0, 4, 2, 2, 0]])
     >>> nms(boxes, np.array([0.3, 0.9, 0.5]), 0.5).tolist()
@@ -159,6 +165,7 @@ def list_members(
     points: np.ndarray, boxes: np.ndarray, num_threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Do the work of `points_in_boxes` on checked arrays; heights may be infinite."""
+    num_threads = require_count("num_threads", num_threads)
     if not len(points) or not len(boxes):
         return np.empty(0, np.int64), np.zeros(len(boxes) + 1, np.int64)
     turn = _turn(boxes)
@@ -236,7 +243,7 @@ def _turn(boxes: np.ndarray) -> np.ndarray:
 
 
 def _require_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
-    """Return finite boxes as a contiguous float64 array [b 7]."""
+    """Return finite boxes, no number beyond `_LARGEST`, as a contiguous float64 array [b 7]."""
     if boxes.ndim != 2 or boxes.shape[1] != 7:
         raise ValueError(
             f"{name} must have shape [b 7] (x, y, z, length, width, height, yaw), got {boxes.shape}"
@@ -247,6 +254,12 @@ def _require_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"{name} must be finite, got {len(bad)} of {len(boxes)} boxes with NaN or infinite "
             f"numbers, the first at index {bad[0]}; drop them first"
+        )
+    if np.abs(boxes).max(initial=0.0) > _LARGEST:
+        bad = np.flatnonzero((np.abs(boxes) > _LARGEST).any(axis=1))
+        raise ValueError(
+            f"{name} must hold numbers of at most {_LARGEST:g}, got {len(bad)} of {len(boxes)} "
+            f"boxes with larger ones, the first at index {bad[0]}; drop them first"
         )
     if (boxes[:, 3:6] < 0).any():
         bad = np.flatnonzero((boxes[:, 3:6] < 0).any(axis=1))

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.rigid import require_affine
 
 
@@ -21,11 +22,12 @@ def project_points(
 
     Returns:
         The pixel (u, v) of each point, NaN where it is not in front of the camera, and its depth
-        (z in the camera frame, in the unit of `points`), both in the dtype of `points`. Pixels
-        are not clipped: `visible_points` tells which ones are in the image.
+        (z in the camera frame, in the unit of `points`), both float32 for float32 and half
+        precision, float64 for all other points. Pixels are not clipped: `visible_points` tells
+        which ones are in the image.
 
     Raises:
-        ValueError: If a shape or a last row is wrong, or a matrix is not finite.
+        ValueError: If a shape or a last row is wrong, or a matrix or a coordinate is not finite.
 
     >>> pixel, depth = project_points(
     ...     np.array([[1.0, 0.0, 2.0]]),
@@ -41,9 +43,7 @@ def project_points(
         raise ValueError(f"intrinsics must be a finite [3 3] matrix, got {matrix.tolist()}")
     if not np.array_equal(matrix[2], (0, 0, 1)):
         raise ValueError(f"intrinsics must have the last row (0, 0, 1), got {matrix[2]}")
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"points must have shape [n 3], got {points.shape}")
-
+    points = require_points(points, dims=(3,))
     projection = matrix @ transform[:3]
     homogeneous = points.astype(np.float64) @ projection[:, :3].T + projection[:, 3]
     depth = homogeneous[:, 2]
@@ -79,9 +79,7 @@ def visible_points(
         raise ValueError(
             f"pixel and depth must have shapes [n 2] and [n], got {pixel.shape} and {depth.shape}"
         )
-    width, height = image_size
-    if width < 1 or height < 1:
-        raise ValueError(f"image_size must be (width, height), each at least 1, got {image_size}")
+    width, height = (require_count("a side of image_size", side) for side in image_size)
     if not min_depth >= 0:
         raise ValueError(f"min_depth must be at least 0, got {min_depth}")
     u, v = pixel.T

@@ -7,11 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.grid import MARGIN, as_columns, build_grid, number_cells, require_radius
 
 REACH = 2
 """Cells of side radius / sqrt(d) hold points within the radius at most this many cells apart."""
+
+TIED_AREAS = 1e-4
+"""Relative difference up to which the areas of rectangles count as equal."""
 
 BOX_PAIRS = 1000
 """Pairs of points in two cells from which on a bounding box pays."""
@@ -37,8 +40,10 @@ def cluster_radius(
         Cluster of each point, numbered from 0 by first appearance, -1 in dropped clusters.
 
     Raises:
-        ValueError: If `radius` is not positive and finite or some 10^12 times smaller than the
-            extent, `min_points` is not positive, or a coordinate is not finite.
+        ValueError: If `radius` is not positive and finite, or so small that the points spread over
+            some 10^12 cells of it along an axis or lie in about 700 000 separate layers of cells
+            along every axis, which no real cloud does; if `min_points` is not
+            positive, or a coordinate is not finite.
 
     Source: radially bounded nearest neighbours (Klasing, Wollherr and Buss, ICRA 2008), whose
         clusters are the connected components of the radius graph, and DBSCAN's with one point for
@@ -52,8 +57,7 @@ def cluster_radius(
     """
     points = require_points(points)
     radius = require_radius(radius)
-    if min_points < 1:
-        raise ValueError(f"min_points must be at least 1, got {min_points}")
+    min_points = require_count("min_points", min_points)
     n, d = points.shape
     labels = np.full(n, -1, np.int64)
     if n:
@@ -79,8 +83,9 @@ def filter_clusters(
     """Keep the clusters that have the size of an object, such as a vehicle or a pedestrian.
 
     The extent of a cluster is the longer side of the rectangle of least area around its points
-    seen from above, and its aspect ratio is the longer side over the shorter one, so neither
-    depends on how the object is turned. All limits are inclusive.
+    seen from above (of several such the one whose longer side is shortest), and its aspect ratio is
+    the longer side over the shorter one, so neither depends on how the object is turned. All limits
+    are inclusive.
 
     Args:
         points: Positions, z up, in m for the default limits.
@@ -279,10 +284,13 @@ def _hull(x, y, lo, hi, hull):
 def _rectangle(hull):
     """Return the longer and the shorter side of the smallest rectangle around a convex polygon.
 
+    Where several are smallest but for rounding (the L of a car's corner fits two), the one with
+    the shortest longer side counts, so that the heading does not decide.
+
     Source: one side of the rectangle lies along a side of the polygon (Freeman and Shapira,
     Communications of the ACM, 1975).
     """
-    longer, shorter = 0.0, 0.0
+    sides = np.zeros((len(hull), 2))
     smallest = np.inf
     for i in range(len(hull)):
         ux, uy = hull[i, 0] - hull[i - 1, 0], hull[i, 1] - hull[i - 1, 1]
@@ -298,7 +306,11 @@ def _rectangle(hull):
             along0, along1 = min(along0, along), max(along1, along)
             across0, across1 = min(across0, across), max(across1, across)
         a, b = along1 - along0, across1 - across0
-        if a * b < smallest:
-            smallest = a * b
-            longer, shorter = max(a, b), min(a, b)
-    return longer, shorter
+        sides[i, 0], sides[i, 1] = max(a, b), min(a, b)
+        smallest = min(smallest, a * b)
+    longer, shorter = np.inf, 0.0
+    for i in range(len(hull)):
+        area = sides[i, 0] * sides[i, 1]
+        if 0 < sides[i, 0] < longer and area <= smallest * (1 + TIED_AREAS):
+            longer, shorter = sides[i, 0], sides[i, 1]
+    return (longer, shorter) if longer < np.inf else (0.0, 0.0)

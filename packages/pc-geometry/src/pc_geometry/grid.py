@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from pc_geometry.kdtree import MOST_SORTED, select
+
 MARGIN = 1e-3
 """Relative allowance for the rounding of a cell coordinate."""
 
@@ -76,7 +78,8 @@ def number_cells(
         The number of the cell of each point, and what one step along x, y and z adds to it.
 
     Raises:
-        ValueError: If the points spread over too many cells.
+        ValueError: If the points spread over more than 2^40 cells along an axis, or if, with wide
+            gaps closed, the numbers of layers along the axes still multiply to 2^63 or more.
     """
     with np.errstate(over="ignore"):
         place = np.floor((xyz - xyz.min(axis=1, keepdims=True)) / side)
@@ -92,8 +95,8 @@ def number_cells(
         size = [int(axis.max()) + 1 + 2 * reach for axis in place]
         if size[0] * size[1] * size[2] >= 2**63:
             raise ValueError(
-                f"radius is too small for points in {size} separate layers of cells of {side:g}; "
-                "take a larger one"
+                f"radius is too small for points that lie in {' x '.join(map(str, size))} layers "
+                f"of cells of {side:g} (the product must be below 2^63); take a larger one"
             )
     step = (size[1] * size[2], size[2], 1)
     return (place + reach).T @ np.array(step), step
@@ -196,18 +199,13 @@ def count_within(query, cell, spans, xyz, limit, first, last, count) -> None:
 
 
 @njit(cache=True, nogil=True)
-def write_within(query, cell, spans, xyz, limit, first, last, cursor, indices) -> None:
+def write_within(query, cell, spans, xyz, limit, first, last, cursor, most, indices) -> None:
     """Append each of the queries [first, last) to the rows of the points within the limit of it.
 
     The queries come in ascending order, so every row ascends without sorting. `cursor` [n] is
-    where the next entry of a point's row goes; the rest is as for `count_within`.
+    where the next entry of a point's row goes, `most` the largest number of points around a cell;
+    the rest is as for `count_within`.
     """
-    most = 0
-    for i in range(len(spans)):
-        around = 0
-        for row in range(spans.shape[1]):
-            around += spans[i, row, 1] - spans[i, row, 0]
-        most = max(most, around)
     found = np.empty(most, np.int64)
     xs, ys, zs = xyz[0], xyz[1], xyz[2]
     for q in range(first, last):
@@ -225,33 +223,60 @@ def write_within(query, cell, spans, xyz, limit, first, last, cursor, indices) -
 
 
 @njit(cache=True, nogil=True)
-def pick_within(query, cell, spans, xyz, limit, first, last, order, draw, nearest, picked) -> None:
+def pick_within(
+    query, cell, spans, xyz, limit, first, last, order, draw, nearest, most, picked
+) -> None:
     """Write one of the nearest points closer than the limit of queries [first, last), or -1.
 
     The point is number floor(draw * count) in the order of (distance, index), where count is at
-    most `nearest`. `order` is the index of each point; the rest is as for `count_within`.
+    most `nearest`. `order` is the index of each point; the rest is as for `write_within`.
     """
-    best = np.empty(nearest, np.float64)
-    index = np.empty(nearest, np.int64)
+    best, index = np.empty(most, np.int64), np.empty(most, np.int64)
+    is_sorted = nearest <= MOST_SORTED
     xs, ys, zs = xyz[0], xyz[1], xyz[2]
     for q in range(first, last):
         x, y, z = query[0, q], query[1, q], query[2, q]
-        count = 0
+        count = np.int64(0)
         for row in range(spans.shape[1]):
             for p in range(spans[cell[q], row, 0], spans[cell[q], row, 1]):
                 dx, dy, dz = xs[p] - x, ys[p] - y, zs[p] - z
                 squared = dx * dx + dy * dy + dz * dz
                 if not squared < limit:
                     continue
+                bits = np.float64(squared).view(np.int64)  # they sort like the value
                 at = count
-                while at > 0 and (
-                    squared < best[at - 1] or (squared == best[at - 1] and order[p] < index[at - 1])
-                ):
-                    at -= 1
-                if at == nearest:
-                    continue
-                count = min(count + 1, nearest)
-                for i in range(count - 1, at, -1):
-                    best[i], index[i] = best[i - 1], index[i - 1]
-                best[at], index[at] = squared, order[p]
-        picked[q] = index[min(int(draw[q] * count), count - 1)] if count else -1
+                if is_sorted:
+                    while at > 0 and (
+                        bits < best[at - 1] or (bits == best[at - 1] and order[p] < index[at - 1])
+                    ):
+                        at -= 1
+                    if at == nearest:
+                        continue
+                    count = min(count, nearest - 1)
+                    for i in range(count, at, -1):
+                        best[i], index[i] = best[i - 1], index[i - 1]
+                best[at], index[at] = bits, order[p]
+                count += 1
+        if count == 0:
+            picked[q] = -1
+            continue
+        num_near = min(count, nearest)
+        wanted = min(int(draw[q] * num_near), num_near - 1)
+        picked[q] = index[wanted] if is_sorted else _take(best, index, count, wanted)
+
+
+@njit(cache=True, nogil=True)
+def _take(best, index, count, wanted):
+    """Return entry number `wanted` of `index` in the order of (best, index); both are used up."""
+    for _ in range(2):  # by distance; then those equally far, by index
+        select(best, index, np.int64(0), count, wanted)
+        value = best[wanted]
+        num_tied = np.int64(0)
+        for i in range(count):
+            if best[i] < value:
+                wanted -= 1
+            elif best[i] == value:
+                best[num_tied] = index[num_tied] = index[i]
+                num_tied += 1
+        count = num_tied
+    return index[0]

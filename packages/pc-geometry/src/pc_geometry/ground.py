@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 
 LINE_MARGIN = 0.1
 """How far a line reaches beyond its first and last point, in metres."""
 
-MAX_CELLS = 2**22
-"""Largest number of polar cells, which are stored densely."""
+MAX_SEGMENTS, MAX_BINS = 4096, 1024
+"""Most segments, and bins in each: cells are stored densely, and segments searched one by one."""
 
 ATAN = (
     0.9999744910973762,
@@ -59,8 +59,8 @@ def segment_ground(
             of the first line depends on it, with a tolerance of `max_start_height`.
         min_range: Points with less horizontal range are not ground, in metres.
         max_range: Points with this horizontal range or more are not ground, in metres.
-        num_segments: Number of segments of azimuth.
-        num_bins: Number of bins of range in a segment.
+        num_segments: Number of segments of azimuth, at most 4096.
+        num_bins: Number of bins of range in a segment, at most 1024.
         max_distance: Vertical distance to a line below which a point is ground, in metres.
         max_slope: Steepest line, rise over run.
         max_fit_error: Largest vertical distance between a line and a point that it is fitted to,
@@ -89,7 +89,8 @@ def segment_ground(
     """
     points = require_points(points, dims=(3,))
     require_polar_range(sensor_height, min_range, max_range)
-    _require_grid(num_segments, num_bins)
+    num_segments = require_count("num_segments", num_segments, most=MAX_SEGMENTS)
+    num_bins = require_count("num_bins", num_bins, most=MAX_BINS)
     require_nonnegative(
         max_distance=max_distance,
         max_slope=max_slope,
@@ -145,14 +146,6 @@ def require_nonnegative(**limits: float) -> None:
     for name, value in limits.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, got {value}")
-
-
-def _require_grid(num_segments: int, num_bins: int) -> None:
-    if num_segments < 1 or num_bins < 1 or num_segments * num_bins > MAX_CELLS:
-        raise ValueError(
-            f"num_segments and num_bins must be at least 1 with a product of at most {MAX_CELLS}, "
-            f"got {num_segments} and {num_bins}"
-        )
 
 
 @njit(cache=True, nogil=True)

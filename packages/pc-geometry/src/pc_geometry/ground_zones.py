@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
+from pc_geometry.eigen import diagonalise
 from pc_geometry.ground import azimuth_sector, require_nonnegative, require_polar_range
 
 NUM_RINGS = np.array([2, 4, 4, 4])
@@ -40,9 +41,6 @@ is deeper may be reflections."""
 WALL_SEED_HEIGHT = 0.25
 WALL_DISTANCE = 0.1
 """Height of the seeds of a wall over the lowest points, and reach of its plane, in metres."""
-
-MAX_SWEEPS = 20
-"""Sweeps of Jacobi rotations at most; they converge quadratically."""
 
 MIN_VARIANCE = 1e-10
 """Variance up to which points are all at one place, in square metres."""
@@ -111,7 +109,11 @@ def segment_ground_zones(
     points = require_points(points, dims=(3,))
     require_polar_range(sensor_height, min_range, max_range)
     require_nonnegative(max_distance=max_distance, max_slope=max_slope, seed_height=seed_height)
-    _require_counts(num_lowest, num_iterations, min_points)
+    counts = (
+        require_count("num_lowest", num_lowest),
+        require_count("num_iterations", num_iterations),
+        require_count("min_points", min_points, least=3),
+    )
     n = len(points)
     patch = np.empty(n, np.int32)
     outwards = np.array([0, 1 / 8, 1 / 4, 1 / 2, 1])
@@ -124,17 +126,9 @@ def segment_ground_zones(
     ground = np.zeros(n, np.bool_)
     min_upright = 1 / math.hypot(1, max_slope)
     limits = float(max_distance), min_upright, float(seed_height)
-    counts = num_lowest, num_iterations, min_points
     elevation = _max_elevation(edges) - float(sensor_height)
     _fit_patches(xyz, start, -float(sensor_height), elevation, limits, counts, order, ground)
     return ground
-
-
-def _require_counts(num_lowest: int, num_iterations: int, min_points: int) -> None:
-    lowest_allowed = (("num_lowest", num_lowest, 1), ("num_iterations", num_iterations, 1))
-    for name, value, least in (*lowest_allowed, ("min_points", min_points, 3)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _max_elevation(edges: np.ndarray) -> np.ndarray:
@@ -287,49 +281,11 @@ def _fit_plane(xyz, chosen, matrix, axes, plane):
     x, y, z = x / n, y / n, z / n
     matrix[0, 0], matrix[1, 1], matrix[2, 2] = xx / n - x * x, yy / n - y * y, zz / n - z * z
     matrix[0, 1], matrix[0, 2], matrix[1, 2] = xy / n - x * y, xz / n - x * z, yz / n - y * z
-    _diagonalise(matrix, axes)
+    matrix[1, 0], matrix[2, 0], matrix[2, 1] = matrix[0, 1], matrix[0, 2], matrix[1, 2]
+    diagonalise(matrix, axes)
     plane[5] = _write_normal(matrix, axes, plane)
     plane[3] = plane[0] * (x + x0) + plane[1] * (y + y0) + plane[2] * (z + z0)
     plane[4] = z + z0
-
-
-@njit(cache=True, nogil=True)
-def _diagonalise(matrix, axes):
-    """Turn the upper triangle of a symmetric 3x3 matrix into its eigenvalues, on the diagonal.
-
-    The columns of `axes` become the eigenvectors. Cyclic Jacobi rotations: they converge for every
-    matrix, in about five sweeps.
-    """
-    for i in range(3):
-        for j in range(3):
-            axes[i, j] = i == j
-    scale = matrix[0, 0] + matrix[1, 1] + matrix[2, 2]
-    for _ in range(MAX_SWEEPS):
-        if abs(matrix[0, 1]) + abs(matrix[0, 2]) + abs(matrix[1, 2]) <= 1e-16 * scale:
-            return
-        for p in range(2):
-            for q in range(p + 1, 3):
-                if abs(matrix[p, q]) > 1e-20 * scale:
-                    _rotate(matrix, axes, p, q)
-
-
-@njit(cache=True, nogil=True)
-def _rotate(matrix, axes, p, q):
-    """Apply the rotation in the plane (p, q) that makes entry (p, q) zero."""
-    half = 0.5 * (matrix[q, q] - matrix[p, p]) / matrix[p, q]
-    tangent = math.copysign(1.0, half) / (abs(half) + math.sqrt(half * half + 1.0))
-    cosine = 1.0 / math.sqrt(tangent * tangent + 1.0)
-    sine = tangent * cosine
-    matrix[p, p] -= tangent * matrix[p, q]
-    matrix[q, q] += tangent * matrix[p, q]
-    matrix[p, q] = 0.0
-    r = 3 - p - q
-    rp, rq = (min(r, p), max(r, p)), (min(r, q), max(r, q))
-    a, b = matrix[rp], matrix[rq]
-    matrix[rp], matrix[rq] = cosine * a - sine * b, sine * a + cosine * b
-    for k in range(3):
-        a, b = axes[k, p], axes[k, q]
-        axes[k, p], axes[k, q] = cosine * a - sine * b, sine * a + cosine * b
 
 
 @njit(cache=True, nogil=True)

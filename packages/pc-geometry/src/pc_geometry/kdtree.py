@@ -18,6 +18,9 @@ LEAF_SIZE = 16
 MAX_DEPTH = 40
 """Entries of the traversal stack; a tree over 2^31 points is 27 levels deep."""
 
+MOST_SORTED = 28
+"""Neighbours up to which a sorted list of them pays; more are collected and cut back to k."""
+
 NOTHING = (0x7F800000 << 32) | 0x7FFFFFFF
 """The rank of infinity at the highest index: what a list of the best starts with."""
 
@@ -41,7 +44,7 @@ class KDTree(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _select(key, order, lo, hi, kth):
+def select(key, order, lo, hi, kth) -> None:
     """Reorder [lo, hi) so that the keys before `kth` are <= those from `kth` on."""
     hi -= 1
     draw = 1
@@ -118,7 +121,7 @@ def _grow(xyz, order, leaf_xyz, leaf_index, box, right, lowest):
         for i in range(lo, hi):
             key[i] = xyz[order[i], axis]
         middle = (first + last) >> 1
-        _select(key, order, lo, hi, middle * LEAF_SIZE)
+        select(key, order, lo, hi, middle * LEAF_SIZE)
         far = node + 2 * (middle - first)
         right[node] = far
         stack[top, 0], stack[top, 1], stack[top, 2] = far, middle, last
@@ -172,17 +175,21 @@ def _bound(box, lowest, node, x, y, z):
 
 
 @njit(cache=True, nogil=True)
-def _scan(leaf_xyz, leaf_index, leaf, x, y, z, squared, best):
-    """Insert the points of a leaf into the sorted ranks `best[1:]`; return the last of these."""
+def _rank_leaf(leaf_xyz, leaf_index, leaf, x, y, z, ranks):
+    """Write the ranks of the points of a leaf."""
     for j in range(LEAF_SIZE):
         dx = leaf_xyz[leaf, 0, j] - x
         dy = leaf_xyz[leaf, 1, j] - y
         dz = leaf_xyz[leaf, 2, j] - z
-        squared[j] = dx * dx + dy * dy + dz * dz
+        ranks[j] = _rank(dx * dx + dy * dy + dz * dz, leaf_index[leaf, j])
+
+
+@njit(cache=True, nogil=True)
+def _insert(ranks, best):
+    """Insert the ranks of a leaf into the sorted ones `best[1:]`; return the last of these."""
     k = len(best) - 1
     worst = best[k]
-    for j in range(LEAF_SIZE):
-        rank = _rank(squared[j], leaf_index[leaf, j])
+    for rank in ranks:
         if rank < worst:
             at = k
             while best[at - 1] > rank:
@@ -194,21 +201,47 @@ def _scan(leaf_xyz, leaf_index, leaf, x, y, z, squared, best):
 
 
 @njit(cache=True, nogil=True)
-def search_nearest(query, leaf_xyz, leaf_index, box, right, lowest, distance, index) -> None:
-    """Write the k nearest points of each query, nearest first, ties by index."""
+def _collect(ranks, worst, pool, count):
+    """Append the ranks of a leaf that are below `worst`; return how many there are now."""
+    for rank in ranks:
+        pool[0, count] = rank  # kept by advancing
+        count += rank < worst
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _cut(pool, count, k):
+    """Put the k lowest of the ranks collected first; return the highest of these."""
+    if pool is None:
+        return NOTHING
+    select(pool[0], pool[1], np.int64(0), count, k - 1)
+    return pool[0, k - 1]
+
+
+@njit(cache=True, nogil=True)
+def _search(query, leaf_xyz, leaf_index, box, right, lowest, distance, index, pool) -> None:
+    """Do the work of `search_nearest`, or leave unsorted ranks in `index` if there is a pool.
+
+    `pool` holds ranks in any order and a row of scratch: [2 2k+2*LEAF_SIZE]. Where it is None,
+    numba leaves out the branches that use it, so that few neighbours wait for less to compile.
+    """
     m, k = index.shape
     nodes = np.empty(MAX_DEPTH, np.int64)
     bounds = np.empty(MAX_DEPTH, np.int64)
-    squared = np.empty(LEAF_SIZE, np.float32)
+    ranks = np.empty(LEAF_SIZE, np.int64)
     best = np.empty(k + 1, np.int64)  # ranks in ascending order, after a guard
     for q in range(m):
         x, y, z = query[q, 0], query[q, 1], query[q, 2]
         best[:] = NOTHING
         best[0] = -1
         worst = NOTHING
+        count = np.int64(0)
         nodes[0], bounds[0] = 0, -1
         top = 1
-        while top > 0:
+        while top > 0 or count > k:
+            if top == 0 or count > 2 * k:
+                count, worst = k, _cut(pool, count, k)
+                continue
             top -= 1
             node, bound = nodes[top], bounds[top]
             while bound < worst:
@@ -224,8 +257,30 @@ def search_nearest(query, leaf_xyz, leaf_index, box, right, lowest, distance, in
                     top += 1
                     node = near
                     continue
-                worst = _scan(leaf_xyz, leaf_index, -1 - far, x, y, z, squared, best)
+                _rank_leaf(leaf_xyz, leaf_index, -1 - far, x, y, z, ranks)
+                if pool is None:
+                    worst = _insert(ranks, best)
+                else:
+                    count = _collect(ranks, worst, pool, count)
                 break
         for j in range(k):
-            distance[q, j] = np.sqrt(np.int32(best[j + 1] >> 32).view(np.float32))
-            index[q, j] = best[j + 1] & 0xFFFFFFFF
+            if pool is None:
+                distance[q, j] = np.sqrt(np.int32(best[j + 1] >> 32).view(np.float32))
+                index[q, j] = best[j + 1] & 0xFFFFFFFF
+            else:
+                index[q, j] = pool[0, j]
+
+
+def search_nearest(
+    query: np.ndarray, tree: KDTree, distance: np.ndarray, index: np.ndarray
+) -> None:
+    """Write the k nearest points of each query, nearest first, ties by index."""
+    k = index.shape[1]
+    if k <= MOST_SORTED:
+        _search(query, *tree, distance, index, None)
+        return
+    _search(query, *tree, distance, index, np.empty((2, 2 * k + 2 * LEAF_SIZE), np.int64))
+    index.sort(axis=1)
+    np.right_shift(index, 32, out=distance.view(np.int32), casting="unsafe")
+    np.sqrt(distance, out=distance)
+    index &= 0xFFFFFFFF

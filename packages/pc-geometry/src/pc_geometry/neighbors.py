@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.grid import (
     MARGIN,
     as_columns,
@@ -54,10 +54,8 @@ def knn(
     ([[0.0, 1.0, 1.0]], [[0, 2, 3]])
     """
     query, points = _require_pair(query, points, "query", "points")
-    n = len(points)
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be in [1, {n}] (the number of points), got {k}")
-
+    k = require_count("k", k, most=len(points))
+    num_threads = require_count("num_threads", num_threads)
     dtype = np.result_type(query, points)
     tree = build_tree(_as_xyz(points, dtype))
     query = _as_xyz(query, dtype)
@@ -65,7 +63,7 @@ def knn(
     index = np.empty((len(query), k), np.int64)
 
     def search(rows: slice) -> None:
-        search_nearest(query[rows], *tree, distance[rows], index[rows])
+        search_nearest(query[rows], tree, distance[rows], index[rows])
 
     share_rows(search, len(query), num_threads)
     return distance, index
@@ -96,9 +94,10 @@ def radius_neighbors(
         one of the points is among its own neighbours.
 
     Raises:
-        ValueError: If `radius` is not positive and finite or some 10^12 times smaller than the
-            extent, `num_threads` is not positive, the dimensions differ or are not 2 or 3, or a
-            coordinate is not finite.
+        ValueError: If `radius` is not positive and finite, or so small that the points spread over
+            some 10^12 cells of it along an axis or lie in about a million separate layers of cells
+            along every axis, which no real cloud does; if `num_threads` is not
+            positive, the dimensions differ or are not 2 or 3, or a coordinate is not finite.
 
     >>> street = np.float32([[0, 0], [3, 0], [1, 0], [1, 0]])
     >>> indices, splits = radius_neighbors(street, street, 1.0)
@@ -107,8 +106,7 @@ def radius_neighbors(
     """
     query, points = _require_pair(query, points, "query", "points")
     radius = require_radius(radius)
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+    num_threads = require_count("num_threads", num_threads)
     m, n = len(query), len(points)
     splits = np.zeros(m + 1, np.int64)
     if not (m and n):
@@ -125,7 +123,8 @@ def radius_neighbors(
     np.cumsum(splits, out=splits)
     cursor = splits[order] + np.cumsum(count, axis=0) - count
     indices = np.empty(splits[-1], np.int64)
-    _for_parts(write_within, search, cuts, cursor, indices, num_threads=num_threads)
+    most = int(_around(search).max())
+    _for_parts(write_within, search, cuts, cursor, most, indices, num_threads=num_threads)
     return indices, splits
 
 
@@ -157,9 +156,11 @@ def match_radius(
         Index into `a`, ascending, and index into `b` of each pair.
 
     Raises:
-        ValueError: If `radius` is not positive and finite or some 10^12 times smaller than the
-            extent, `max_neighbors` or `num_threads` is not positive, the dimensions differ or are
-            not 2 or 3, or a coordinate is not finite.
+        ValueError: If `radius` is not positive and finite, or so small that the points spread over
+            some 10^12 cells of it along an axis or lie in about a million separate layers of cells
+            along every axis, which no real cloud does; if `max_neighbors` or
+            `num_threads` is not positive, the dimensions differ or are not 2 or 3, or a coordinate
+            is not finite.
 
     Source: Masked Scene Contrast (Wu et al., CVPR 2023), positive pairs of two views as its
         released code finds them: 8 nearest, below 0.03 m. Differs in comparing in float64, and in
@@ -172,16 +173,16 @@ def match_radius(
     """
     a, b = _require_pair(a, b, "a", "b")
     radius = require_radius(radius)
-    if max_neighbors < 1:
-        raise ValueError(f"max_neighbors must be at least 1, got {max_neighbors}")
+    max_neighbors = require_count("max_neighbors", max_neighbors)
+    num_threads = require_count("num_threads", num_threads)
     draw = rng.random(len(a))
     picked = np.full(len(a), -1, np.int64)
     if len(a) and len(b):
         search, order = _face(a, b, radius)
-        nearest = min(max_neighbors, len(b))
+        nearest, most = min(max_neighbors, len(b)), int(_around(search).max())
 
         def pick(rows: slice) -> None:
-            pick_within(*search, rows.start, rows.stop, order, draw, nearest, picked)
+            pick_within(*search, rows.start, rows.stop, order, draw, nearest, most, picked)
 
         share_rows(pick, len(a), num_threads)
     matched = np.flatnonzero(picked >= 0)
@@ -212,10 +213,16 @@ def _face(
     return (centers, cells.cell_of_point, spans, grid.xyz, radius * radius), grid.order
 
 
+def _around(search: tuple) -> np.ndarray:
+    """Return how many points lie in and around each cell of the queries of a search."""
+    spans = search[2]
+    return (spans[..., 1] - spans[..., 0]).sum(axis=1)
+
+
 def _even_cuts(search: tuple, num_parts: int) -> list[int]:
     """Cut the queries of a search into parts that look at about as many points each."""
-    _, cell, spans, *_ = search
-    work = np.cumsum((spans[..., 1] - spans[..., 0]).sum(axis=1)[cell])
+    cell = search[1]
+    work = np.cumsum(_around(search)[cell])
     inner = np.searchsorted(work, work[-1] * np.arange(1, num_parts) / num_parts)
     return [0, *inner.tolist(), len(cell)]
 
@@ -225,7 +232,7 @@ def _for_parts(
     search: tuple,
     cuts: list[int],
     state: np.ndarray,
-    *arguments: np.ndarray,
+    *arguments: np.ndarray | int,
     num_threads: int,
 ) -> None:
     """Run a kernel on the queries between neighbouring cuts, each time with its row of `state`."""

@@ -5,15 +5,16 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
+from pc_geometry.eigen import diagonalise
 from pc_geometry.neighbors import knn
 from pc_geometry.threads import share_rows
 
 FLAT = 1e-12
 """Variance, relative to that along a line, below which neighbours count as collinear."""
 
-MAX_SWEEPS = 20
-"""Jacobi sweeps; four or five are enough, as convergence is quadratic."""
+LEVEL = 1e-5
+"""Component of a unit normal below which it counts as zero: the sign of rounding errors."""
 
 
 def estimate_normals(
@@ -34,7 +35,8 @@ def estimate_normals(
         k: Points that a plane is fitted to, at least 3; all of them where there are fewer.
         viewpoint: Where the points were seen from, in the frame of `points`: normals point to its
             side of the surface. Without it, or where it lies in the plane, the last component
-            that is not zero is positive, so that ground points up.
+            that is not zero (1e-5 or more) is positive, so that ground points up and walls,
+            however they are rounded, all to one side.
         num_threads: Threads that share the points; they do not change the result.
 
     Raises:
@@ -49,10 +51,8 @@ def estimate_normals(
     [0.0, 0.0, -1.0]
     """
     points = require_points(points, dims=(3,))
-    if k < 3:
-        raise ValueError(f"k must be at least 3 to fit a plane, got {k}")
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+    k = require_count("k", k, least=3)
+    num_threads = require_count("num_threads", num_threads)
     has_viewpoint = viewpoint is not None
     viewpoint = np.zeros(3) if viewpoint is None else np.array(viewpoint, np.float64)
     if viewpoint.shape != (3,) or not np.isfinite(viewpoint).all():
@@ -77,7 +77,7 @@ def _fit_planes(xyz, index, first, has_viewpoint, viewpoint, normals):
     vectors = np.empty((3, 3))
     for i in range(len(index)):
         _covariance(xyz, index[i], covariance)
-        _diagonalise(covariance, vectors)
+        diagonalise(covariance, vectors)
         nx, ny, nz = _least(covariance, vectors)
         p = first + i
         side = (
@@ -86,7 +86,7 @@ def _fit_planes(xyz, index, first, has_viewpoint, viewpoint, normals):
             + nz * (viewpoint[2] - xyz[p, 2])
         )
         if not has_viewpoint or side == 0:
-            side = nz if nz != 0 else (ny if ny != 0 else nx)
+            side = nz if abs(nz) >= LEVEL else (ny if abs(ny) >= LEVEL else nx)
         sign = -1.0 if side < 0 else 1.0
         # Adding zero turns -0 into 0.
         normals[i, 0], normals[i, 1], normals[i, 2] = sign * nx + 0, sign * ny + 0, sign * nz + 0
@@ -107,47 +107,6 @@ def _covariance(xyz, rows, covariance):
     covariance[0, 0], covariance[0, 1], covariance[0, 2] = xx, xy, xz
     covariance[1, 0], covariance[1, 1], covariance[1, 2] = xy, yy, yz
     covariance[2, 0], covariance[2, 1], covariance[2, 2] = xz, yz, zz
-
-
-@njit(cache=True, nogil=True)
-def _diagonalise(a, vectors):
-    """Leave the eigenvalues of a symmetric matrix on its diagonal, and write its eigenvectors.
-
-    The cyclic Jacobi method (Golub and Van Loan, Matrix Computations, section 8.5): accurate
-    whatever the spread of the eigenvalues, which the roots of the cubic are not.
-    """
-    vectors[:] = 0
-    for i in range(3):
-        vectors[i, i] = 1
-    scale = a[0, 0] + a[1, 1] + a[2, 2]
-    for _ in range(MAX_SWEEPS):
-        if abs(a[0, 1]) + abs(a[0, 2]) + abs(a[1, 2]) <= 1e-18 * scale:
-            break
-        for p in range(2):
-            for q in range(p + 1, 3):
-                if a[p, q] != 0:
-                    _rotate(a, vectors, p, q)
-
-
-@njit(cache=True, nogil=True)
-def _rotate(a, vectors, p, q):
-    """Turn axes p and q so that a[p, q] vanishes."""
-    half = 0.5 * (a[q, q] - a[p, p])
-    root = np.sqrt(half * half + a[p, q] * a[p, q])
-    t = a[p, q] / (half + root if half >= 0 else half - root)
-    c = 1 / np.sqrt(t * t + 1)
-    s = t * c
-    r = 3 - p - q
-    a[p, p] -= t * a[p, q]
-    a[q, q] += t * a[p, q]
-    a[p, q] = a[q, p] = 0
-    arp, arq = a[r, p], a[r, q]
-    a[r, p] = a[p, r] = c * arp - s * arq
-    a[r, q] = a[q, r] = s * arp + c * arq
-    for i in range(3):
-        vip, viq = vectors[i, p], vectors[i, q]
-        vectors[i, p] = c * vip - s * viq
-        vectors[i, q] = s * vip + c * viq
 
 
 @njit(cache=True, nogil=True)

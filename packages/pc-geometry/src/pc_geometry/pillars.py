@@ -7,9 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.boxes import list_members
 from pc_geometry.keys import number_keys
+
+MAX_PILLARS = 2**62
+"""Most pillars of a grid, so that 64 bits number them."""
 
 
 def pillarize(
@@ -57,9 +60,10 @@ def pillarize(
     """
     points = require_points(points, dims=(3,))
     num_rows, num_columns = pillar_grid(pillar_size, bounds)
-    for name, limit in (("max_points", max_points), ("max_pillars", max_pillars)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{name} must be at least 1, got {limit}")
+    if max_points is not None:
+        max_points = require_count("max_points", max_points)
+    if max_pillars is not None:
+        max_pillars = require_count("max_pillars", max_pillars)
     keys = np.empty(len(points), np.int64)
     _find_cells(points, np.array(bounds, np.float64), pillar_size, num_rows, num_columns, keys)
     indices = np.flatnonzero(keys >= 0)
@@ -96,8 +100,8 @@ def pillar_grid(
     """
     if not 0 < pillar_size < math.inf:
         raise ValueError(f"pillar_size must be positive and finite, got {pillar_size}")
-    sides = np.subtract(bounds[3:], bounds[:3])
-    if len(bounds) != 6 or not np.isfinite(sides).all() or not (sides > 0).all():
+    sides = np.subtract(bounds[3:], bounds[:3]) if len(bounds) == 6 else np.zeros(3)
+    if not np.isfinite(sides).all() or not (sides > 0).all():
         raise ValueError(
             "bounds must be finite lower x, y, z, then upper x, y, z above them, got "
             f"{tuple(bounds)}"
@@ -108,7 +112,13 @@ def pillar_grid(
             f"bounds must span a whole number of pillars of {pillar_size} along x and y, got "
             f"{columns:.3f} and {rows:.3f}"
         )
-    return round(rows), round(columns)
+    num_rows, num_columns = round(rows), round(columns)
+    if num_rows * num_columns > MAX_PILLARS:
+        raise ValueError(
+            f"bounds must hold at most {MAX_PILLARS} pillars, got {num_rows} x {num_columns}; "
+            "take a larger pillar_size"
+        )
+    return num_rows, num_columns
 
 
 def points_in_pillars(
@@ -149,6 +159,7 @@ def points_in_pillars(
     centers = require_points(centers, name="centers", dims=(2,))
     if not 0 < size < math.inf:
         raise ValueError(f"size must be positive and finite, got {size}")
+    num_threads = require_count("num_threads", num_threads)
     boxes = np.zeros((len(centers), 7))
     boxes[:, :2] = centers
     boxes[:, 3:5] = size
@@ -161,10 +172,13 @@ def _find_cells(points, bounds, size, num_rows, num_columns, keys):
     """Write row * num_columns + column of each point, -1 outside the bounds."""
     for i in range(len(points)):
         x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        column, row = np.floor((x - bounds[0]) / size), np.floor((y - bounds[1]) / size)
-        inside = (column >= 0.0) & (column < num_columns) & (row >= 0.0) & (row < num_rows)
+        inside = (bounds[0] <= x) & (x < bounds[3]) & (bounds[1] <= y) & (y < bounds[4])
         inside &= (bounds[2] <= z) & (z < bounds[5])
-        keys[i] = np.int64(row * num_columns + column) if inside else -1
+        keys[i] = -1
+        if inside:  # the quotient may round up to the number of cells
+            column = min(np.int64((x - bounds[0]) / size), num_columns - 1)
+            row = min(np.int64((y - bounds[1]) / size), num_rows - 1)
+            keys[i] = row * num_columns + column
 
 
 @njit(cache=True, nogil=True)

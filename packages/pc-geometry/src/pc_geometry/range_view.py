@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 
 _NOTHING = 0x7FFFFFFFFFFFFFFF
 """What a pixel starts with: above the rank of any point."""
@@ -55,8 +55,8 @@ def range_image(
         field of view and at the origin. `values.ravel()[pixel]` takes an image back to the points.
 
     Raises:
-        ValueError: If a number of rows or columns is not positive, the field of view is empty or
-            beyond +-90 degrees, `rows` does not fit, or a coordinate is not finite.
+        ValueError: If a number of rows or columns is not a positive integer, the field of view is
+            empty or beyond +-90 degrees, `rows` does not fit, or a coordinate is not finite.
 
     Source: RangeNet++ (Milioto et al., IROS 2019), equation 1. Differs in leaving out points above
         and below the field of view, which it moves into the outermost rows.
@@ -67,8 +67,7 @@ def range_image(
     ([[inf, 1.0, 2.0, inf]], [[-1, 2, 1, -1]], [2, 2, 1])
     """
     points = require_points(points, dims=(3,))
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    columns = require_count("columns", columns)
     num_rows = _require_rows(beams, fov_degrees)
     lower, upper = np.radians(fov_degrees)
     if isinstance(beams, np.ndarray):
@@ -101,8 +100,7 @@ def _require_rows(beams: int | np.ndarray, fov_degrees: tuple[float, float]) -> 
                 f"beams must be a number of rows or elevations within +-90 degrees, got {beams}"
             )
         return beams.size
-    if beams < 1:
-        raise ValueError(f"beams must be at least 1, got {beams}")
+    beams = require_count("beams", beams)
     lower, upper = fov_degrees
     if not -90 <= lower < upper <= 90:
         raise ValueError(

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float, Float64
 
+from pc_geometry.arrays import require_points
+
 _ORTHONORMAL_TOLERANCE = 1e-4
 """How far R R^T may be from the identity: calibration files print few digits."""
 
@@ -83,14 +85,18 @@ def make_transform(
 
 
 def invert_rigid(transform: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
-    """Invert a rigid transform, a reflection included, by transposing its rotation.
+    """Invert a rigid transform, a reflection included.
+
+    Of a rotation that was rounded to a few digits it is the inverse, not the transpose: far from
+    the origin of a map these are metres apart.
 
     Raises:
         ValueError: If the transform scales or shears: use `np.linalg.inv` for these.
     """
     transform = require_affine("transform", transform)
     rotation = _require_orthonormal("transform", transform[:3, :3])
-    return make_transform(rotation.T, -rotation.T @ transform[:3, 3])
+    inverse = np.linalg.inv(rotation)
+    return make_transform(inverse, -inverse @ transform[:3, 3])
 
 
 def transform_points(
@@ -99,18 +105,18 @@ def transform_points(
     """Apply an affine transform to points.
 
     Computed in float64, so that float32 points survive a way through map coordinates; the result
-    has the dtype of `points`.
+    is float32 for float32 and half precision, float64 for all other points, integers included.
 
     Raises:
-        ValueError: If a shape is wrong or the last row of the matrix is not (0, 0, 0, 1).
+        ValueError: If a shape is wrong, the last row of the matrix is not (0, 0, 0, 1), or a
+            coordinate is not finite.
 
     >>> shift = make_transform(rotation_z(0.0), np.array([0.0, 0.0, 2.0]))
     >>> transform_points(shift, np.float32([[1, 0, 0]])).tolist()
     [[1.0, 0.0, 2.0]]
     """
     transform = require_affine("transform", transform)
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"points must have shape [n 3], got {points.shape}")
+    points = require_points(points, dims=(3,))
     moved = points.astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]
     return moved.astype(points.dtype)
 

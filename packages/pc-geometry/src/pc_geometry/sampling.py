@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.buckets import GROUP_SIZE, build_buckets
 
 
@@ -41,15 +41,11 @@ def farthest_point_sample(
     """
     points = require_points(points)
     n = len(points)
-    if not 0 <= num_samples <= n:
-        raise ValueError(
-            f"num_samples must be in [0, {n}] (the number of points), got {num_samples}"
-        )
+    num_samples = require_count("num_samples", num_samples, least=0, most=n)
     chosen = np.empty(num_samples, np.int64)
     if num_samples == 0:
         return chosen
-    if not 0 <= start < n:
-        raise ValueError(f"start must be in [0, {n - 1}] (an index of points), got {start}")
+    start = require_count("start", start, least=0, most=n - 1)
 
     xyz, index, starts, box, group_box = build_buckets(points)
     distance = np.full(n, np.inf, points.dtype)

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pc_geometry.arrays import require_count
+
 
 def share_rows(
     work: Callable[[slice], object], num_rows: int, num_threads: int, *, cuts_per_thread: int = 4
@@ -18,10 +20,9 @@ def share_rows(
     More slices than threads even out rows that cost more than others.
 
     Raises:
-        ValueError: If `num_threads` is not positive.
+        ValueError: If `num_threads` is not a positive integer.
     """
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+    num_threads = require_count("num_threads", num_threads)
     if num_threads == 1:
         work(slice(0, num_rows))
         return

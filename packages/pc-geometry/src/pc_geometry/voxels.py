@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
 
-from pc_geometry.arrays import require_points
+from pc_geometry.arrays import require_count, require_points
 from pc_geometry.keys import (
     MAX_INDEX,
     cell_keys,
@@ -116,8 +116,7 @@ def occupied_volumes(
     [0, 1, 0, 1]
     """
     points = require_points(points, dims=(3,))
-    if min_points < 1:
-        raise ValueError(f"min_points must be at least 1, got {min_points}")
+    min_points = require_count("min_points", min_points)
     first, volume = _number_voxels(points, "size", size, origin)
     if min_points == 1:
         return volume
@@ -142,7 +141,8 @@ def find_voxels(
         is none.
 
     Raises:
-        ValueError: If the numbers of axes differ, or an entry is more than 2^31 - 1 from 0.
+        ValueError: If the numbers of axes differ, the entries are not integers, or one is more than
+            2^31 - 1 from 0.
 
     >>> find_voxels(np.array([[0, 0], [2, 5]]), np.array([[2, 5], [5, 2]])).tolist()
     [1, -1]
@@ -152,13 +152,18 @@ def find_voxels(
             "cells and query must have shapes [n d] and [m d] with the same d, got "
             f"{cells.shape} and {query.shape}"
         )
-    both = np.concatenate([cells, query]).astype(np.int64, copy=False)
+    if cells.dtype.kind not in "iu" or query.dtype.kind not in "iu":
+        raise ValueError(
+            f"cells and query must be integers, got {cells.dtype} and {query.dtype}; "
+            "`voxel_coordinates` gives them"
+        )
+    both = np.concatenate([cells, query])  # float64 where one is uint64, exact up to the limit
     if both.size and max(-int(both.min()), int(both.max())) > MAX_INDEX:
         raise ValueError(
             f"cells and query must be at most {MAX_INDEX} from 0, got entries from {both.min()} to "
             f"{both.max()}"
         )
-    first, number = number_keys(cell_keys(both))
+    first, number = number_keys(cell_keys(both.astype(np.int64, copy=False)))
     found = first[number[len(cells) :]]
     return np.where(found < len(cells), found, -1)
 
