@@ -119,6 +119,18 @@ def test_every_damaged_file_of_nuscenes_is_named_at_once(nuscenes):
     assert f"{len(NUSCENES_DAMAGE)} defects:" in report.text()
 
 
+def test_cameras_that_see_no_point(nuscenes):
+    table = nuscenes / "v1.0-trainval" / "calibrated_sensor.json"
+    rows = json.loads(table.read_text())
+    for row in rows:
+        if row["camera_intrinsic"]:
+            row["translation"], row["rotation"] = [0, 0, 500], [1, 0, 0, 0]  # towards the sky
+    table.write_text(json.dumps(rows))
+    report = check_dataset(nuscenes)
+    assert len(report.defects) == 4
+    assert "is seen by any of its 2 cameras; check the calibration" in report.defects[0]
+
+
 def test_contradictions_do_not_end_the_check(nuscenes):
     table = nuscenes / "v1.0-trainval/sample_data.json"
     rows = json.loads(table.read_text())

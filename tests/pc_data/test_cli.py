@@ -65,6 +65,14 @@ def test_show_finds_the_version_that_has_the_split(tmp_path, capsys):
     assert "scene-0103-0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("out", ["", "scan", "scan.jpg"])
+def test_show_writes_pngs_only(nuscenes, tmp_path, capsys, out):
+    assert main(["show", str(nuscenes), "--out", str(tmp_path / out)]) == 2
+    assert (
+        f"--out must be a file that ends in .png, got {tmp_path / out}" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("index", ["4", "-1"])
 def test_show_of_a_scan_that_is_not_there(nuscenes, tmp_path, capsys, index):
     line = ["show", str(nuscenes), "--index", index, "--out", str(tmp_path / "x.png")]

@@ -221,6 +221,30 @@ def test_preset_replaces_the_defaults(program):
     assert program.calls == [(demo(),)]
 
 
+def test_a_preset_leaves_open_what_only_the_user_knows(capsys):
+    def nameless() -> Config:
+        return Config(out=Path(), lr=5.0)
+
+    calls = []
+
+    def train(config: Config) -> None:
+        calls.append(config)
+
+    def program(line):
+        return run(
+            {"train": train},
+            prog="pc",
+            description="Does things.",
+            presets={"train": {"nameless": nameless}},
+            argv=line.split(),
+        )
+
+    assert program("train --preset nameless") == 2
+    assert capsys.readouterr().err.startswith("error: missing: --out\n")
+    assert program("train --preset nameless --out o") == 0
+    assert calls == [Config(out=Path("o"), lr=5.0)]
+
+
 def test_defaults_then_preset_then_files_then_flags(program, tmp_path):
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
     first.write_text("lr: 0.5\nseed: 1\nmodel:\n  width: 77\n")
@@ -353,6 +377,7 @@ def test_wrong_choice(program, capsys):
         ("extra", "unexpected argument 'extra'"),
         ("--config nowhere.yaml", "--config: no such file"),
         ("--lr 0", "lr must be above 0, got 0.0"),
+        ("--model 7", "--model takes a YAML file of its settings; these are --model.width, --mod"),
     ],
 )
 def test_wrong_values(program, capsys, flags, message):
@@ -360,7 +385,7 @@ def test_wrong_values(program, capsys, flags, message):
 
 
 def test_missing_arguments(program, capsys):
-    assert refused(program, capsys, "pretrain") == "error: missing: out"
+    assert refused(program, capsys, "pretrain") == "error: missing: --out"
     assert "missing: world" in refused(program, capsys, "make --out d")
 
 
@@ -399,6 +424,13 @@ def test_exit_code_of_the_command(program):
         (ValueError("no"), "error: no"),
         (FileNotFoundError("root x does not exist"), "error: root x does not exist"),
         (PermissionError(13, "Permission denied", "f"), "error: f: Permission denied"),
+        (
+            DataError(
+                "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent "
+                "call last):\n  File x\npc_data.errors.DataError: a.bin: has 3 bytes: too few\n"
+            ),
+            "error: a.bin: has 3 bytes: too few",
+        ),
     ],
 )
 def test_expected_errors_are_one_line(program, capsys, monkeypatch, error, line):

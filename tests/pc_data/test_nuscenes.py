@@ -203,6 +203,10 @@ def test_without_lidarseg_there_are_no_labels(tmp_path):
     assert dataset.label_file(0) is None
 
 
+def test_labels_are_left_out_on_request(world):
+    assert NuScenes(world, labels=False)[0].labels is None
+
+
 def test_a_missing_camera_row_drops_the_camera(world):
     table = world / "v1.0-trainval/sample_data.json"
     rows = json.loads(table.read_text())
@@ -232,7 +236,7 @@ def test_missing_root(world):
 
 def test_root_of_another_dataset(tmp_path):
     root = write_semantic_kitti(tmp_path)
-    with pytest.raises(DataError, match="holds SemanticKITTI, not nuScenes; read it with Semantic"):
+    with pytest.raises(DataError, match="holds SemanticKITTI, not nuScenes; read it as sem"):
         NuScenes(root)
 
 

@@ -74,6 +74,12 @@ def test_real_projection_lands_on_red_car():
 # --- the tiny world
 
 
+def test_labels_are_left_out_on_request(world):
+    scan = SemanticKITTI(world, labels=False)[0]
+    assert scan.labels is None
+    assert scan.instance is None
+
+
 def test_scan_of_the_tiny_world(world):
     dataset = SemanticKITTI(world)
     assert [scan.name for scan in dataset] == ["00/000000", "00/000001"]
@@ -142,7 +148,7 @@ def test_optional_files_may_be_absent(world):
 
 def test_root_of_another_dataset(tmp_path):
     root = write_nuscenes(tmp_path)
-    with pytest.raises(DataError, match="holds nuScenes, not SemanticKITTI; read it with NuScenes"):
+    with pytest.raises(DataError, match="holds nuScenes, not SemanticKITTI; read it as nuscenes"):
         SemanticKITTI(root)
 
 

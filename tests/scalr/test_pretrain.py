@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,10 +103,44 @@ def test_start_from_weights(street_world, tmp_path):
     weights = first / "backbone.safetensors"
     again = _pretrain(street_world, tmp_path / "second", "--max_steps=1", "--lr=1e-12")
     assert main([*again, "--min_lr=1e-12", "--weight_decay=0", f"--start_from={weights}"]) == 0
+    folder = _pretrain(
+        street_world, tmp_path / "third", "--max_steps=1", "--start_from", str(first)
+    )
+    assert main(folder) == 0
     old, new = (
         load_backbone(tmp_path / run / "backbone.safetensors") for run in ("first", "second")
     )
     torch.testing.assert_close(new.layers[0].spread.weight, old.layers[0].spread.weight)
+
+
+def test_start_from_weights_of_another_network(street_world, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(_pretrain(street_world, first, "--max_steps=1")) == 0
+    capsys.readouterr()
+    command = ["pretrain", "--data.root", str(street_world), *FAST, f"--start_from={first}"]
+    _fails(
+        [*command, "--batch_size=1", "--backbone=waffleiron_48_256"],
+        second,
+        capsys,
+        "holds waffleiron_6_64, which does not fit waffleiron_48_256; pass.*Missing key.*layers",
+    )
+
+
+def test_labels_are_not_read(world, tmp_path):
+    for file in (world / "lidarseg" / "v1.0-trainval").glob("*.bin"):
+        os.truncate(file, 7)
+    assert main(_pretrain(world, tmp_path / "run", "--max_steps=1")) == 0
+
+
+def test_damage_met_by_a_loading_process(world, tmp_path, capfd):
+    """Only the first scan is read before the run; the others, by processes of the loader."""
+    for scan in _scans(world)[1:]:
+        os.truncate(scan, 1003)
+    command = _pretrain(world, tmp_path / "run", "--hardware.num_workers=2")
+    assert main(command) == 2
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("error"))
+    assert re.match(r"error: .*\.bin\S* .*1,?003", line), line
+    assert "Traceback" not in line
 
 
 @pytest.fixture
@@ -160,8 +195,6 @@ DAMAGE = {
 
 
 def _fails(command, out, capsys, match):
-    import re
-
     assert main([*command, f"--out={out}"]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
@@ -188,6 +221,14 @@ def test_damaged_data(world, tmp_path, capsys, kind):
         (["--data.name=semantickitti"], "nuScenes"),
         (["--start_from=nowhere.safetensors"], "nowhere.safetensors is not a file"),
         (["--batchsize=5"], "did you mean --batch_size"),
+        (["--lr=0"], r"lr must be positive, got 0\.0"),
+        (["--max_points=0"], "max_points must be positive, got 0"),
+        (["--image_size=64,0"], r"image_size must be positive, got \(64, 0\)"),
+        (["--seed=-1"], "seed must be 0 or more, got -1"),
+        (["--weight_decay=.nan"], "weight_decay must be 0 or more, got nan"),
+        (["--fov=[[0,0,0],[64,64,-8]]"], "fov must be a lower corner and a higher one"),
+        (["--hardware.devices=-1"], "devices must be 0 or more, got -1"),
+        (["--data=street"], "--data takes a YAML file of its settings; these are --data.root"),
     ],
 )
 def test_wrong_settings(street_world, tmp_path, capsys, flags, match, monkeypatch):

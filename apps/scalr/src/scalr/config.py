@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pc_data.datasets import DataConfig
+from pc_data.limits import require_not_negative, require_positive
 from pc_train.hardware import HardwareConfig
 
 
@@ -15,7 +16,7 @@ class Config:
         data: Dataset with cameras.
         more_data: Further datasets; all scans count the same.
         out: Run folder; the same command resumes a run.
-        start_from: Weights (backbone.safetensors) to start a new run from.
+        start_from: Weights, or the run folder that holds them, to start a new run from.
         teachers: Image networks; the features of several are concatenated.
         teacher_weights: File of the teacher's weights, where the model hub cannot be reached.
         random_teacher: Leave the teacher at random weights, as a control.
@@ -73,3 +74,11 @@ class Config:
     seed: int = 0
     save_every: int = 500
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "grids", "num_neighbors", "hidden_dim", "image_size", "voxel_size")
+        require_positive(self, "max_points", "epochs", "batch_size", "lr", "save_every")
+        require_not_negative(self, "max_steps", "min_lr", "weight_decay", "warmup_steps", "seed")
+        lower, upper = self.fov
+        if not all(low < high for low, high in zip(lower, upper, strict=True)):
+            raise ValueError(f"fov must be a lower corner and a higher one, got {self.fov}")

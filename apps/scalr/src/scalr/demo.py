@@ -1,6 +1,7 @@
 """The whole story on a synthetic world: pre-train, probe, fine-tune, against random weights."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -74,6 +75,8 @@ def demo(out: Path, *, num_seeds: int = 2, max_steps: int = 0) -> dict[str, Any]
     """
     if num_seeds < 1:
         raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
+    if max_steps < 0:
+        raise ValueError(f"max_steps must be 0 or more, got {max_steps}")
     open_run(out, f"num_seeds: {num_seeds}\nmax_steps: {max_steps}\n")
     size = DemoSize().cut(max_steps)
     data = DataConfig(root=_make_world(out / "world", size))
@@ -102,6 +105,7 @@ def _run_seed(
     out: Path, data: DataConfig, size: DemoSize, seed: int
 ) -> dict[str, dict[str, Score]]:
     """Pre-train, then measure both sources of weights in both ways."""
+    sys.stderr.write(f"seed {seed}\n")
     weights = pretrain(
         Config(
             data=data,
@@ -120,6 +124,7 @@ def _run_seed(
     scores: dict[str, dict[str, Score]] = {measure: {} for measure in MEASURES}
     for source in SOURCES:
         control = source == "random"
+        sys.stderr.write(f"seed {seed}, {source} weights\n")
         probing = _probing(weights, data, out / f"probe-{source}", size, seed=seed)
         tuning = _tuning(weights, data, out / f"finetune-{source}", size, seed=seed)
         scores[MEASURES[0]][source] = probe(dataclasses.replace(probing, random_weights=control))
@@ -162,6 +167,7 @@ def _tuning(
 
 def _bounds(out: Path, data: DataConfig, size: DemoSize) -> dict[str, Any]:
     """A linear probe on the raw inputs, and the pre-trained network tuned with all labels."""
+    sys.stderr.write("floor and ceiling\n")
     inputs = new_backbone("inputs", len(FEATURES))
     save_model(out / "inputs", inputs, card={})
     floor = probe(_probing(out / "inputs", data, out / "floor", size, seed=0))

@@ -41,6 +41,8 @@ def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
 
 def _with_range(values: list[float]) -> str:
     low, high = min(values), max(values)
+    if len(values) == 1:
+        return percent(low)
     return f"{percent(sum(values) / len(values))} ({percent(low)} to {percent(high)})"
 
 
@@ -52,7 +54,8 @@ def report_demo(
     report = Report(
         "ScaLR on a synthetic world",
         "A small WaffleIron pre-trained from an ImageNet network that needs no download, against "
-        f"the same network from random weights; mean and range over {len(scores)} seeds.",
+        f"the same network from random weights; mean and range over {len(scores)} "
+        f"{'seed' if len(scores) == 1 else 'seeds'}.",
     )
     report.heading("Does pre-training help?")
     report.table(["mIoU (%)", "pre-trained", "random weights", "gain"], summary_rows(summary))

@@ -9,18 +9,18 @@ from scalr.config import Config
 
 def nuscenes() -> Config:
     """The paper's WI-48-768 on the 700 training scenes of nuScenes."""
-    return Config(data=DataConfig(name="nuscenes", root=Path("data/nuscenes")))
+    return Config(data=DataConfig(name="nuscenes", root=Path()))
 
 
 def semantickitti() -> Config:
     """The same on SemanticKITTI's training sequences and their left colour images."""
-    return Config(data=DataConfig(name="semantickitti", root=Path("data/semantickitti")))
+    return Config(data=DataConfig(name="semantickitti", root=Path()))
 
 
 def merged() -> Config:
     """Both datasets at once, scans of either counting the same."""
     return Config(
-        data=DataConfig(name="nuscenes", root=Path("data/nuscenes")),
+        data=DataConfig(name="nuscenes", root=Path()),
         more_data=[DataConfig(name="semantickitti", root=Path("data/semantickitti"))],
     )
 
@@ -28,7 +28,7 @@ def merged() -> Config:
 def small() -> Config:
     """A network that a laptop trains, from the teacher that needs no download."""
     return Config(
-        data=DataConfig(name="nuscenes", root=Path("data/nuscenes")),
+        data=DataConfig(name="nuscenes", root=Path()),
         teachers=("efficientnet_lite0_offline",),
         backbone="waffleiron_6_64",
         batch_size=4,

@@ -6,13 +6,19 @@ from pathlib import Path
 import torch
 from pc_2dteachers import create_teacher
 from pc_2dteachers.teacher import Teacher, TeacherConcat
-from pc_backbones import load_backbone, mlp_head
+from pc_backbones import mlp_head
 from pc_data.batch import FEATURES
 from pc_data.commandline import to_yaml
 from pc_data.datasets import open_dataset
 from pc_data.loading import SampleKey, Samples, count_joint_batches
 from pc_train.fitting import fit
-from pc_train.networks import BACKBONE_FILE, NamedBackbone, new_backbone, save_model
+from pc_train.networks import (
+    BACKBONE_FILE,
+    NamedBackbone,
+    new_backbone,
+    open_backbone,
+    save_model,
+)
 from pc_train.runs import open_run
 from torch import nn
 
@@ -31,7 +37,7 @@ def pretrain(config: Config) -> Path:
     Raises:
         ValueError: If data, teacher, weights or run folder do not fit.
     """
-    datasets = [open_dataset(data) for data in (config.data, *config.more_data)]
+    datasets = [open_dataset(data, labels=False) for data in (config.data, *config.more_data)]
     teacher = _create_teacher(config)
     backbone = _create_backbone(config)
     samples = Samples(
@@ -110,8 +116,15 @@ def _create_backbone(config: Config) -> NamedBackbone:
     shape = {"grids": config.grids, "fov": config.fov, "num_neighbors": config.num_neighbors}
     backbone = new_backbone(config.backbone, len(FEATURES), **shape)
     if config.start_from is not None:
-        weights = load_backbone(config.start_from, **shape)
-        backbone.network.load_state_dict(weights.state_dict())
+        weights = open_backbone(config.start_from, **shape)
+        try:
+            backbone.network.load_state_dict(weights.network.state_dict())
+        except RuntimeError as error:
+            difference = " ".join(str(error).split())[:400]
+            raise ValueError(
+                f"{config.start_from} holds {weights.name}, which does not fit {config.backbone}; "
+                f"pass that one as backbone, or other weights ({difference} ...)"
+            ) from error
     return backbone
 
 

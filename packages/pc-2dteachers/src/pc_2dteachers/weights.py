@@ -42,8 +42,8 @@ def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
     config = timm.get_pretrained_cfg(timm_name)
     if config is None or not config.hf_hub_id:
         raise ValueError(
-            f"timm offers no weights on its hub for {timm_name}; pass checkpoint=FILE, or "
-            "pretrained=False for random weights"
+            f"timm offers no weights on its hub for {timm_name}; pass a file of them (checkpoint) "
+            "or take random weights (pretrained=False)"
         )
     repository, _, revision = config.hf_hub_id.partition("@")
     names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
@@ -58,7 +58,7 @@ def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise FileNotFoundError(
             f"the weights of {timm_name} are not in the local cache and could not be downloaded "
-            f"({reason}); pass checkpoint=FILE with a copy of them, or use the teacher "
+            f"({reason}); pass a file with a copy of them (checkpoint), or use the teacher "
             f"{OFFLINE_TEACHER!r}, which needs no network"
         ) from error
 
@@ -127,7 +127,14 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{file}: there is no such weight file; check the path")
     try:
         state: Any = load_state_dict(str(file))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError, AttributeError) as e:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        SafetensorError,
+        AttributeError,
+        KeyError,
+    ) as e:
         raise ValueError(
             f"{file}: does not load as plain weights ({_shorten(' '.join(str(e).split()))}); "
             "fetch it again, or save a state_dict of tensors with torch.save"

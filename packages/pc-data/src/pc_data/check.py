@@ -220,6 +220,7 @@ def _take_stock(
             if progress is not None:
                 progress(len(scans), total)
     _note_cameras(dataset, scans, findings)
+    _note_views(dataset, scans, findings)
     num_points = sum(scan.num_points for scan in scans)
     in_reach = sum(scan.num_points for scan in scans if scan.num_cameras)
     visible = sum(scan.num_visible for scan in scans) / max(in_reach, 1)
@@ -256,6 +257,16 @@ def _note_cameras(
         )
     elif not most:
         findings.notes.append("no images")
+
+
+def _note_views(dataset: NuScenes | SemanticKITTI, scans: list[_Scan], findings: _Findings) -> None:
+    """Calibration that sends every point past every image is a defect, not a matter of taste."""
+    for index, scan in enumerate(scans):
+        if scan.num_points and scan.num_cameras and not scan.num_visible:
+            findings.defects.append(
+                f"{dataset.scan_file(index)}: none of its {scan.num_points} points is seen by any "
+                f"of its {scan.num_cameras} cameras; check the calibration"
+            )
 
 
 def _examine(dataset: NuScenes | SemanticKITTI, index: int) -> _Scan:

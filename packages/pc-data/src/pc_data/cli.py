@@ -89,6 +89,8 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     """
     from pc_data.show import show_scan
 
+    if out.is_dir() or out.suffix != ".png":
+        raise ValueError(f"--out must be a file that ends in .png, got {out}")
     dataset = _open(root, split)
     if not 0 <= index < len(dataset):
         raise ValueError(

@@ -217,6 +217,8 @@ def _set_defaults(parser: jsonargparse.ArgumentParser, config: Any, *, prefix: s
     actions = _flags(parser)
     for field in dataclasses.fields(config):
         key, value = prefix + field.name, getattr(config, field.name)
+        if value == Path():
+            continue  # what only the user can say, a preset leaves open
         if any(flag.startswith(f"--{key}.") for flag in actions if not flag.endswith(".help")):
             _set_defaults(parser, value, prefix=f"{key}.")
         else:
@@ -340,7 +342,7 @@ def _explain(message: str, parser: jsonargparse.ArgumentParser, words: Sequence[
     if found := re.search(r"nrecognized arguments: (\S+)", message):
         return f"unexpected argument {found[1]!r}"
     if found := re.search(r"arguments are required: (.+)", message):
-        return f"missing: {found[1]}"
+        return f"missing: {_as_flags(found[1], flags)}"
     if found := re.search(r"(?:Group '(.+)' does not accept o|O)ption '(.+?)'", message):
         where = f"{', '.join(files)}: " if files else ""
         group = found[1] or (re.findall(r'Parser key "(\S+)"', message) or [""])[0]
@@ -366,6 +368,9 @@ def _explain_value(
     flag = f"--{where}" if action.option_strings else where
     value = (re.findall(r"(?:Got value|Given value): (.*)", message) or ["?"])[-1]
     hint = _hint_of(action)
+    if hint is None:  # a whole group
+        settings = [flag for flag in _flags(parser) if flag.startswith(f"--{key}.")]
+        return f"--{key} takes a YAML file of its settings; these are {', '.join(settings)}"
     if len(inner) > 1:  # a field of an item of a list
         item = next(iter(typing.get_args(hint)), hint)
         hint = typing.get_type_hints(item).get(inner[-1], hint)
@@ -378,7 +383,14 @@ def _explain_value(
     return f"{flag}{source}: expected {name}, got {value!r}"
 
 
+def _as_flags(names: str, flags: Mapping[str, Any]) -> str:
+    return ", ".join(f"--{name}" if f"--{name}" in flags else name for name in names.split(", "))
+
+
 def _one_line(error: object) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error).strip()
+    if "Original Traceback" in text:  # raised in a loader's process; the last line is the message
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__

@@ -28,8 +28,10 @@ class DataConfig:
     split: str = "train"
 
 
-def open_dataset(config: DataConfig, *, split: str | None = None) -> NuScenes | SemanticKITTI:
-    """Open a dataset, or another split of it.
+def open_dataset(
+    config: DataConfig, *, split: str | None = None, labels: bool = True
+) -> NuScenes | SemanticKITTI:
+    """Open a dataset, or another split of it, with or without its labels.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -44,5 +46,5 @@ def open_dataset(config: DataConfig, *, split: str | None = None) -> NuScenes | 
         )
     split = split or config.split
     if config.name == "nuscenes":
-        return NuScenes(config.root, version=config.version, split=split)
-    return SemanticKITTI(config.root, split=split)
+        return NuScenes(config.root, version=config.version, split=split, labels=labels)
+    return SemanticKITTI(config.root, split=split, labels=labels)

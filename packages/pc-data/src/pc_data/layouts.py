@@ -61,7 +61,7 @@ def check_root(root: Path, *expected: str) -> str:
             raise DataError(f"{root} is not the root of {names}; pass {place}")
     if found is not None:
         reader = _READERS.get(found)
-        advice = f"read it with {reader}" if reader else f"pass a folder that holds {names}"
+        advice = f"read it as {reader}" if reader else f"pass a folder that holds {names}"
         raise DataError(f"{root} holds {found}, not {names}; {advice}")
     markers = " or ".join(_TELLTALE[name] for name in expected)
     content = ", ".join(sorted(path.name for path in root.iterdir())[:6]) or "nothing"
@@ -71,7 +71,7 @@ def check_root(root: Path, *expected: str) -> str:
     )
 
 
-_READERS = {"nuScenes": "NuScenes", "SemanticKITTI": "SemanticKITTI"}
+_READERS = {"nuScenes": "nuscenes", "SemanticKITTI": "semantickitti"}
 _TELLTALE = {
     "nuScenes": "v1.0-*/ beside samples/",
     "SemanticKITTI": "dataset/sequences/ or sequences/",

@@ -79,6 +79,7 @@ class NuScenes:
         *,
         version: str = "v1.0-trainval",
         split: str = "train",
+        labels: bool = True,
         on_defect: Callable[[str], None] = raise_defect,
     ) -> None:
         """Read the tables.
@@ -88,6 +89,7 @@ class NuScenes:
             version: The tables' folder: v1.0-trainval, v1.0-mini or v1.0-test.
             split: train, val, test, mini_train, mini_val, or all for every scene of the tables.
                 With v1.0-mini, train and val mean its 8 and 2 scenes.
+            labels: Whether scans carry their labels; pre-training needs none.
             on_defect: Is told of each contradiction in the tables. The default raises; if it
                 returns, the keyframe or camera concerned is left out.
 
@@ -99,13 +101,14 @@ class NuScenes:
         self.root = Path(root)
         self.version = version
         self.split = split
+        self._has_labels = labels
         known_split(split, SPLITS)
         check_root(self.root, "nuScenes")
         versions = list_versions(self.root)
         if version not in versions:
             raise DataError(
-                f"{self.root} has no version {version!r}; it has {', '.join(versions)}: pass one "
-                "of these"
+                f"{self.root} has no version {version!r}; it has {', '.join(versions)}: "
+                "name one of these as version"
             )
         folder = self.root / version
         self._frames: Keyframes = read_keyframes(
@@ -135,7 +138,7 @@ class NuScenes:
             name=self._frames.tokens[index].decode(),
             xyz=np.ascontiguousarray(points[:, :3]),
             intensity=np.ascontiguousarray(points[:, 3]),
-            labels=self.load_labels(index),
+            labels=self.load_labels(index) if self._has_labels else None,
             cameras=self.cameras(index),
             pose=self._world_from(index, 0),
             timestamp=self._frames.timestamp[index] * 1e-6,

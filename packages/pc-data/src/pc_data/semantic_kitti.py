@@ -107,6 +107,7 @@ class SemanticKITTI:
         root: str | Path,
         *,
         split: str = "train",
+        labels: bool = True,
         on_defect: Callable[[str], None] = raise_defect,
     ) -> None:
         """List the scans, and read each sequence's calibration, poses and times.
@@ -114,6 +115,7 @@ class SemanticKITTI:
         Args:
             root: The folder that holds `dataset/sequences` or `sequences`.
             split: train (00-07, 09, 10), val (08), test (11-21), or all.
+            labels: Whether scans carry their labels; pre-training needs none.
             on_defect: Is told of each sequence whose files contradict each other. The default
                 raises; if it returns, the sequence is left out.
 
@@ -125,6 +127,7 @@ class SemanticKITTI:
         """
         self.root = Path(root)
         self.split = split
+        self._has_labels = labels
         known_split(split, tuple(SPLITS))
         check_root(self.root, "SemanticKITTI")
         self._sequences = _read_sequences(self.root, SPLITS[split], on_defect)
@@ -224,7 +227,7 @@ class SemanticKITTI:
         """The label file, and class (lower 16 bits) and instance (upper) of each point."""
         sequence, frame = self._locate(index)
         file = sequence.folder / "labels" / f"{frame:06d}.label"
-        if not sequence.has_labels:
+        if not (self._has_labels and sequence.has_labels):
             return file, None
         num_points = count_points(self.scan_file(index), num_columns=4)
         return file, read_labels(file, dtype="<u4", num_points=num_points)

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pc_data.datasets import DataConfig
+from pc_data.limits import require_not_negative, require_positive
 
 from pc_train.hardware import HardwareConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig:
-    """What probing and fine-tuning share; the defaults are ScaLR's for nuScenes and SemanticKITTI.
+    """What probing and fine-tuning share; the defaults are ScaLR's for all labels of nuScenes.
 
     Attributes:
         backbone: backbone.safetensors, a run folder that holds one, or a published WaffleIron file.
@@ -52,6 +53,11 @@ class SegmentationConfig:
     save_every: int = 500
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
+    def __post_init__(self) -> None:
+        require_positive(self, "epochs", "batch_size", "lr", "voxel_size", "max_points")
+        require_positive(self, "save_every")
+        require_not_negative(self, "max_steps", "min_lr", "weight_decay", "warmup_epochs", "seed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(SegmentationConfig):  # noqa: D101 - the same
@@ -72,9 +78,15 @@ class FineTuneConfig(SegmentationConfig):  # noqa: D101 - the same and two more
     layer_decay: float = 0.99
     drop_path: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "layer_decay")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
+
 
 def few_labels() -> FineTuneConfig:
-    """ScaLR's fine-tuning with 1% or 10% of the labels."""
+    """ScaLR's fine-tuning with 1% or 10% of the labels of nuScenes."""
     return FineTuneConfig(
         backbone=Path(),
         data=DataConfig(root=Path()),

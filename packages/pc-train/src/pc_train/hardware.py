@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pc_data.limits import require_not_negative, require_positive
+
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareConfig:
@@ -21,3 +23,7 @@ class HardwareConfig:
     num_nodes: int = 1
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
     num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_nodes")
+        require_not_negative(self, "devices", "num_workers")
