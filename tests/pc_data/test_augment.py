@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pc_data import Camera, DataError, Scan
 from pc_data.augment import (
-    crop_box,
     crop_nearest,
     flip,
     inside_box,
@@ -58,7 +57,6 @@ def every_transform():
     return {
         "thin": lambda scan, rng: thin(scan, rng, voxel_size=3.0),
         "crop_nearest": lambda scan, rng: crop_nearest(scan, rng, max_points=50),
-        "crop_box": lambda scan, _: crop_box(scan, BOX),
         "rotate_z": rotate_z,
         "flip": lambda scan, rng: flip(scan, rng, probability=1.0),
         "scale": scale,
@@ -239,7 +237,7 @@ def test_crop_nearest_of_duplicates():
     assert len(crop_nearest(scan, np.random.default_rng(0), max_points=4)) == 4
 
 
-def test_crop_box_is_strict():
+def test_inside_box_is_strict():
     """A network that divides the box into cells takes every kept point."""
     low, high = np.float32(BOX)
     edges = [low, high, np.nextafter(low, high), np.nextafter(high, low)]
@@ -247,11 +245,8 @@ def test_crop_box_is_strict():
     inside = [low + 0.001, high - 0.001, (low + high) / 2]
     xyz = np.float32([*rows, *edges, *inside])
     assert inside_box(Scan(name="a", xyz=xyz), BOX).tolist() == [False] * 16 + [True] * 3
-    assert len(crop_box(Scan(name="a", xyz=xyz), BOX)) == 3
-
-
-def test_crop_box_may_leave_nothing():
-    assert len(crop_box(scan_of(), ((90.0, 90.0, 90.0), (91.0, 91.0, 91.0)))) == 0
+    nowhere = ((90.0, 90.0, 90.0), (91.0, 91.0, 91.0))
+    assert not inside_box(scan_of(), nowhere).any()
 
 
 def seen_by(scan, which, min_depth=1.0):

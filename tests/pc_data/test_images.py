@@ -67,6 +67,12 @@ def test_resize_pixels_floors():
     np.testing.assert_array_equal(resized, [[0, 0], [447, 223], [224, 112], [223, 111]])
 
 
+def test_resize_pixels_floors_twice():
+    """The pixel is whole before it is scaled: 5.9 is pixel 5, and pixel 5 of 10 is 15 of 30."""
+    pixel = np.float32([[5.9, 0.999], [-1e-7, 9.99]])  # rounding leaves the image
+    np.testing.assert_array_equal(resize_pixels(pixel, (10, 10), (30, 30)), [[15, 0], [0, 27]])
+
+
 def test_resize_pixels_to_the_same_size():
     pixel = np.random.default_rng(0).uniform(0, 40, (50, 2)).astype(np.float32)
     np.testing.assert_array_equal(resize_pixels(pixel, (40, 40), (40, 40)), np.floor(pixel))

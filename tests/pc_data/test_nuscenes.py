@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pc_data import nuscenes_splits as splits
 from pc_data import nuscenes_tables
+from pc_data.check import check_dataset
 from pc_data.errors import DataError
 from pc_data.nuscenes import CLASS_NAMES, NuScenes
 from pc_geometry import project_points
@@ -269,7 +270,12 @@ def test_empty_split(world):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("[{]", "not a JSON list"), ('{"a": 1}', "not a JSON list"), ('[{"token"', "not a JSON list")],
+    [
+        ("[{]", "not a JSON list"),
+        ("[" * 100_000, "not a JSON list"),
+        ('{"a": 1}', "not a JSON list"),
+        ('[{"token"', "not a JSON list"),
+    ],
 )
 def test_table_that_is_not_json(world, content, reason):
     (world / "v1.0-trainval/ego_pose.json").write_text(content)
@@ -332,8 +338,44 @@ def test_rotation_that_is_none(world, rotation):
 
 def test_camera_without_a_matrix(world):
     edit_rows(world / "v1.0-trainval/calibrated_sensor.json", camera_intrinsic=[])
-    with pytest.raises(DataError, match="no 3x3 camera matrix"):
+    with pytest.raises(DataError, match="no finite 3x3 camera matrix"):
         NuScenes(world)
+    nan = float("nan")
+    matrix = [[nan, 0, 0], [0, 1, 0], [0, 0, 1]]
+    edit_rows(world / "v1.0-trainval/calibrated_sensor.json", camera_intrinsic=matrix)
+    with pytest.raises(DataError, match="no finite 3x3 camera matrix"):
+        NuScenes(world)
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "expected"),
+    [
+        ("sample_data", {"filename": None}, "None as 'filename', expected str"),
+        ("sample_data", {"filename": ["x"]}, r"\['x'\] as 'filename', expected str"),
+        ("lidarseg", {"filename": None}, "None as 'filename', expected str"),
+        ("sample_data", {"width": "7"}, "'7' as 'width', expected int"),
+        ("sample_data", {"height": 1e9}, "1000000000.0 as 'height', expected int"),
+        ("sample", {"token": [1]}, r"\[1\] as 'token', expected str"),
+        ("sample_data", {"height": 10**30}, "gives no image size"),
+        ("sample_data", {"timestamp": 10**30}, "gives the time 1000000000000000000"),
+    ],
+)
+def test_row_with_another_type(world, table, changes, expected):
+    edit_rows(world / f"v1.0-trainval/{table}.json", **changes)
+    with pytest.raises(DataError, match=rf"{table}\.json: row .*{expected}"):
+        NuScenes(world)
+    assert not check_dataset(world).ok
+
+
+def test_names_beyond_ascii(world):
+    table = world / "v1.0-trainval/lidarseg.json"
+    rows = json.loads(table.read_text())
+    for row in rows:
+        name = row["filename"].replace("scene", "szene-ö")
+        (world / row["filename"]).rename(world / name)
+        row["filename"] = name
+    table.write_text(json.dumps(rows))
+    assert NuScenes(world)[0].labels is not None
 
 
 def test_camera_without_a_size(world):

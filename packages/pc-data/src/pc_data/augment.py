@@ -42,11 +42,6 @@ def inside_box(scan: Scan, box: Box) -> Bool[np.ndarray, " n"]:
     return ((scan.xyz > low + _MARGIN) & (scan.xyz < high - _MARGIN)).all(1)
 
 
-def crop_box(scan: Scan, box: Box) -> Scan:
-    """Keep the points strictly inside a box of the scan's frame."""
-    return scan.select(inside_box(scan, box))
-
-
 def rotate_z(scan: Scan, rng: np.random.Generator) -> Scan:
     """Rotate about the vertical axis by any angle."""
     return _move(scan, rotation_z(rng.uniform(-np.pi, np.pi)))

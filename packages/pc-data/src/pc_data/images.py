@@ -27,12 +27,12 @@ def resize_image(
 def resize_pixels(
     pixel: Float[np.ndarray, "n 2"], from_size: tuple[int, int], to_size: tuple[int, int]
 ) -> Float[np.ndarray, "n 2"]:
-    """Move pixel positions to the resized image: scaled and floored, as ScaLR does.
+    """Move pixel positions to the resized image: floored, scaled and floored, as ScaLR does.
 
     Args:
-        pixel: (u, v).
+        pixel: (u, v), not negative but for rounding.
         from_size: (width, height) of the image that they refer to.
         to_size: (height, width) of the resized one.
     """
     factor = np.array([to_size[1] / from_size[0], to_size[0] / from_size[1]])
-    return np.floor(pixel * factor).astype(np.float32)
+    return np.floor(np.floor(pixel).clip(0) * factor).astype(np.float32)

@@ -45,6 +45,12 @@ TABLES = (
 _CHANNELS = {name: column for column, name in enumerate((LIDAR, *CAMERAS))}
 _CHUNK = 1 << 22
 _GAP = re.compile(r"[\s,]*")
+_KINDS: dict[str, type] = {  # by the last word of a field's name
+    **dict.fromkeys(("token", "name", "channel", "filename"), str),
+    **dict.fromkeys(("timestamp", "width", "height"), int),
+}
+_MAX_SIDE = 1 << 16  # pixels
+_MAX_TIME = 1 << 62  # microseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,7 @@ def read_keyframes(
     order = np.lexsort((data.timestamp, scene_index))
     order = order[complete[order]]
     return Keyframes(
-        tokens=np.array(tokens, dtype="S")[order],
+        tokens=np.array([token.encode() for token in tokens], dtype="S")[order],
         scene_names=scene_names,
         scene_index=scene_index[order],
         timestamp=data.timestamp[order],
@@ -144,17 +150,24 @@ def iter_rows(table: Path, fields: tuple[str, ...] = ()) -> Iterator[dict[str, A
         The rows.
 
     Raises:
-        DataError: If the file is missing, is not such a list, or a row lacks a field.
+        DataError: If the file is missing, is not such a list, or a row lacks a field or has
+            something of another type there.
     """
     if not table.is_file():
         raise DataError(f"{table}: table is missing; extract the metadata archive again")
+    kinds = [(field, _KINDS.get(field.rpartition("_")[2], object)) for field in fields]
     try:
         for number, row in enumerate(_decode(table)):
-            for field in fields:
+            for field, kind in kinds:
                 if not isinstance(row, dict) or field not in row:
                     raise DataError(f"{table}: row {number} has no field {field!r}")
+                if not isinstance(row[field], kind):
+                    raise DataError(
+                        f"{table}: row {number} has {row[field]!r:.40} as {field!r}, expected "
+                        f"{kind.__name__}; fetch the table again"
+                    )
             yield row
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{table}: not a JSON list ({error}); fetch the table again") from error
 
 
@@ -234,10 +247,12 @@ def _read_calibration(
                 matrix[:] = row["camera_intrinsic"]
         except (TypeError, ValueError):
             pose = None
+        if not np.isfinite(matrix).all():
+            pose = None
         if row["sensor_token"] not in channel or pose is None:
             on_defect(
                 f"{table}: row {row['token']} has no known sensor, no rotation of length 1 or no "
-                "3x3 camera matrix; fetch the table again"
+                "finite 3x3 camera matrix; fetch the table again"
             )
             continue
         rows[row["token"]] = (column, len(mounting))
@@ -320,8 +335,10 @@ def _defect(row: dict[str, Any], column: int) -> str | None:
             f"names the file {row['filename']!r} outside the dataset's root; use paths relative "
             "to the root without '..'"
         )
-    if column and not (row["width"] > 0 and row["height"] > 0):
+    if column and not (0 < row["width"] < _MAX_SIDE and 0 < row["height"] < _MAX_SIDE):
         return "gives no image size (width and height in pixels); fetch the table again"
+    if not 0 <= row["timestamp"] < _MAX_TIME:
+        return f"gives the time {row['timestamp']} (microseconds); fetch the table again"
     return None
 
 
@@ -361,4 +378,4 @@ def _read_label_files(
                 names[index] = row["filename"]
             else:
                 on_defect(f"{table}: file {row['filename']!r} lies outside the dataset's root")
-    return np.array(names, dtype="S")
+    return np.array([name.encode() for name in names], dtype="S")
