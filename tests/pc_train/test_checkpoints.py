@@ -32,7 +32,7 @@ def test_keeps_the_one_before(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
-def test_damaged_is_passed_over(tmp_path, damage):
+def test_damaged_is_passed_over(tmp_path, damage, capsys):
     _save(tmp_path, 1)
     _save(tmp_path, 2)
     newest = newest_checkpoint(tmp_path)
@@ -41,12 +41,19 @@ def test_damaged_is_passed_over(tmp_path, damage):
     cut = {"truncate": content[: len(content) // 2], "flip": content, "empty": b""}[damage]
     newest.write_bytes(cut)
     assert read_checkpoint(newest_checkpoint(tmp_path))["step"] == 1
+    assert capsys.readouterr().err == f"{newest} is damaged; resuming from step 1\n"
+
+
+def test_none_at_all(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "absent") is None
 
 
 def test_none_valid(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    (tmp_path / "step-00000001.0123456789abcdef.ckpt").write_bytes(b"nothing")
-    assert newest_checkpoint(tmp_path) is None
+    name = "step-00000001.0123456789abcdef.ckpt"
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=rf"all checkpoints are damaged \(.*{name}\); bring one"):
+        newest_checkpoint(tmp_path)
 
 
 def test_full_disk_keeps_the_good_one(tmp_path, monkeypatch):

@@ -55,9 +55,26 @@ def test_every_class_starts_equal():
     assert torch.equal(probe(_batch()), torch.zeros(60, NUM_CLASSES))
 
 
+def test_finetuning_trains_the_backbone_in_train_mode():
+    """Files load in eval mode, which keeps batch norm's statistics and skips no branch."""
+    tune = FineTune(_backbone().eval(), NUM_CLASSES, num_steps=10, warmup_steps=1)
+    assert all(module.training for module in tune.modules())
+    before = {name: value.clone() for name, value in tune.backbone.named_buffers()}
+    tune.training_step(_batch())
+    moved = [name for name, value in tune.backbone.named_buffers() if not value.equal(before[name])]
+    assert any("running_mean" in name for name in moved)
+    with torch.no_grad():
+        first, second = (tune.backbone(*_inputs()) for _ in range(2))
+    assert not torch.equal(first, second)  # another branch was skipped
+
+
+def _inputs():
+    batch = _batch()
+    return batch.xyz, batch.feat, batch.batch
+
+
 def test_finetuning_reaches_every_parameter():
-    tune = FineTune(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1).train()
-    tune.backbone.layers[0].drop_path = 0.0
+    tune = FineTune(_backbone(), NUM_CLASSES, num_steps=10, warmup_steps=1)
     for layer in tune.backbone.layers:
         layer.drop_path = 0.0
     torch.nn.init.normal_(tune.head[1].weight)  # a zero head passes no gradient on

@@ -108,6 +108,13 @@ class LossCurve(Callback):
             self._stream.close()
             self._stream = None
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the file also when the run is stopped."""
+        del exception
+        self.teardown(trainer, pl_module, "fit")
+
 
 def read_curve(file: Path) -> list[tuple[int, float, float]]:
     """Read (step, loss, lr) rows; an absent file has none, what a kill tore is left out."""

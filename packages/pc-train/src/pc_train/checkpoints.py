@@ -14,6 +14,8 @@ from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pc_backbones.atomic import atomic_file
 
+from pc_train.notices import notice
+
 _NAME = re.compile(r"step-(\d+)\.([0-9a-f]{16})\.ckpt")
 _KEPT = 2
 
@@ -77,16 +79,48 @@ class SaveSteps(Callback):
         """Save if it is time."""
         step = trainer.global_step
         if step % self.every == 0 or step == trainer.max_steps:
-            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
+            save_step(trainer, self.folder)
+
+
+def save_step(trainer: Trainer, folder: Path) -> None:
+    """Save a run as it is after its last step.
+
+    Raises:
+        ValueError: If a weight is not finite: such a checkpoint would cost the good ones.
+    """
+    module = trainer.lightning_module
+    bad = [name for name, weight in module.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} weights are not finite at step {trainer.global_step}, the first is "
+            f"{bad[0]}; lower lr, or train in 32-bit precision; the checkpoints before it are good"
+        )
+    trainer.save_checkpoint(folder / f"step-{trainer.global_step:08d}.ckpt")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint whose content matches its digest; None if there is none."""
+    """Find the newest checkpoint whose content matches its digest; None if there is none.
+
+    Says so if it is not the newest of all.
+
+    Raises:
+        ValueError: If there are checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
     for path in _list(folder):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if _NAME.fullmatch(path.name)[2] == digest[:16]:  # type: ignore[index]
+        step, expected = _NAME.fullmatch(path.name).groups()  # type: ignore[union-attr]
+        if expected == digest[:16]:
+            if damaged:
+                notice(f"{', '.join(damaged)} is damaged; resuming from step {int(step):,}")
             return path
+        damaged.append(str(path))
+    if damaged:
+        raise ValueError(
+            f"all checkpoints are damaged ({', '.join(damaged)}); bring one of them back, or "
+            f"remove {folder} to begin again from step 0"
+        )
     return None
 
 

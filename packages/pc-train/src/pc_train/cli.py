@@ -7,6 +7,7 @@ from pc_data.commandline import run
 from pc_data.datasets import DataConfig
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, few_labels
+from pc_train.notices import is_first_process
 
 
 def probe(config: ProbeConfig) -> None:
@@ -17,7 +18,7 @@ def probe(config: ProbeConfig) -> None:
     """
     from pc_train import downstream
 
-    print(f"mIoU {100 * downstream.probe(config).miou:.2f}%; report: {config.out / 'report.html'}")
+    _say(downstream.probe(config).miou, config.out)
 
 
 def finetune(config: FineTuneConfig) -> None:
@@ -28,8 +29,7 @@ def finetune(config: FineTuneConfig) -> None:
     """
     from pc_train import downstream
 
-    score = downstream.finetune(config)
-    print(f"mIoU {100 * score.miou:.2f}%; report: {config.out / 'report.html'}")
+    _say(downstream.finetune(config).miou, config.out)
 
 
 def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) -> None:
@@ -38,13 +38,17 @@ def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) ->
     Args:
         run: The run's folder.
         data: Labelled dataset; name its split.
-        out: Folder for scores.json and report.html.
+        out: Folder of its own for scores.json and report.html.
         num_workers: Loader processes.
     """
     from pc_train import downstream
 
-    score = downstream.evaluate(run, data, out=out, num_workers=num_workers)
-    print(f"mIoU {100 * score.miou:.2f}%; report: {out / 'report.html'}")
+    _say(downstream.evaluate(run, data, out=out, num_workers=num_workers).miou, out)
+
+
+def _say(miou: float, out: Path) -> None:
+    if is_first_process():
+        print(f"mIoU {100 * miou:.2f}%; report: {out / 'report.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

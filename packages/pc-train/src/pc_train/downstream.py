@@ -28,7 +28,8 @@ from torch import nn
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
 from pc_train.fitting import fit
-from pc_train.networks import NamedBackbone, load_model, open_backbone, save_model
+from pc_train.networks import NamedBackbone, load_model, open_backbone, save_model, weights_file
+from pc_train.notices import notice
 from pc_train.pictures import report_segmentation
 from pc_train.runs import open_run, write_json
 from pc_train.samples import evaluation_sample, training_sample
@@ -104,9 +105,18 @@ def _random_seed(config: SegmentationConfig) -> int | None:
 def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) -> Score:
     """Evaluate the model of a finished probing or fine-tuning run on a dataset's split.
 
+    The scans are thinned by the voxel size that the model was trained with.
+
+    Args:
+        run: The run's folder.
+        data: Names the dataset and its split.
+        out: Folder of its own for the evaluation.
+        num_workers: Loader processes.
+
     Raises:
         FileNotFoundError: If the run is not finished.
-        ValueError: If the dataset has other classes than the model.
+        ValueError: If the dataset has other classes than the model or no labels, or `out` holds
+            anything but this evaluation.
     """
     backbone, head, class_names = load_model(run)
     dataset = open_dataset(data)
@@ -116,10 +126,20 @@ def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) ->
             f"{data.root} has {dataset.num_classes} ({', '.join(dataset.class_names[:3])}, ...); "
             "evaluate on the dataset that the model was trained for"
         )
+    voxel_size = backbone.card.get("voxel_size", 0.1)
+    _check_first(dataset, backbone, voxel_size=voxel_size)
+    open_run(out, to_yaml({"run": run, "data": data}))
     model = SegmentationModel(backbone.network, head)
-    score = score_model(model, backbone, dataset, title="evaluation", num_workers=num_workers)
+    score = score_model(
+        model,
+        backbone,
+        dataset,
+        title="evaluation",
+        num_workers=num_workers,
+        voxel_size=voxel_size,
+    )
     write_json(out / "scores.json", dataclasses.asdict(score))
-    _report(out, score, model, backbone, dataset, title="evaluation")
+    _report(out, score, model, backbone, dataset, title="evaluation", voxel_size=voxel_size)
     return score
 
 
@@ -131,14 +151,23 @@ def score_model(
     title: str,
     num_workers: int,
     voxel_size: float = 0.1,
+    accelerator: str = "auto",
 ) -> Score:
-    """Evaluate class scores on every labelled point of a dataset."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Evaluate class scores on every labelled point of a dataset.
+
+    Several processes evaluate the model of the first, which is the one that is saved: on CPUs
+    their batch norms differ.
+    """
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
     make_sample = partial(
         evaluation_sample, **input_arguments(dataset, backbone), voxel_size=voxel_size
     )
     samples = Samples([(dataset, make_sample)], seed=0)
     rank, world_size = _process()
+    if world_size > 1:
+        for value in model.to(device).buffers():
+            torch.distributed.broadcast(value, 0)
     loader = evaluation_loader(samples, rank=rank, world_size=world_size, num_workers=num_workers)
     report = progress_line(title)
 
@@ -166,20 +195,16 @@ def _run(
     config: SegmentationConfig, backbone: NamedBackbone, task: Callable[..., Any], *, title: str
 ) -> Score:
     train, val = open_dataset(config.data), open_dataset(config.data, split=config.val_split)
-    chosen = _Chosen(train, label_fraction(len(train), config.fraction, seed=config.seed))
-    make_sample = partial(
-        training_sample,
-        **input_arguments(train, backbone),
-        voxel_size=config.voxel_size,
-        max_points=config.max_points,
-    )
-    samples = Samples([(chosen, make_sample)], seed=config.seed)
-    steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
-    samples[SampleKey(0, 0)]  # before anything is written: damaged data shows at once
-    open_run(config.out, to_yaml(config))
+    samples = _training_samples(config, train, backbone)
+    steps_per_epoch = _count_steps(config, len(samples), len(train))
+    # Before anything is written: damaged data shows at once.
+    samples[SampleKey(0, 0)]
+    _check_first(val, backbone, voxel_size=config.voxel_size)
+    weights = {"backbone": weights_file(config.backbone)}
+    open_run(config.out, to_yaml(config), inputs=weights)
     finished = config.out / "scores.json"
     if finished.is_file():
-        return Score(**json.loads(finished.read_text(encoding="utf-8")))
+        return _read_score(finished)
     num_steps = config.max_steps or config.epochs * steps_per_epoch
     torch.manual_seed(config.seed)
     model = task(
@@ -210,26 +235,96 @@ def _run(
         title=f"{title}, evaluation",
         num_workers=hardware.num_workers,
         voxel_size=config.voxel_size,
+        accelerator=hardware.accelerator,
     )
     if trainer.is_global_zero:
-        card = {"class_names": list(train.class_names), "labels": str(config.data.root)}
+        card = {
+            "class_names": list(train.class_names),
+            "labels": str(config.data.root),
+            "voxel_size": config.voxel_size,
+        }
         save_model(config.out, backbone, card=card, head=model.head)
-        _report(config.out, score, model, backbone, val, title=title)
+        _report(config.out, score, model, backbone, val, title=title, voxel_size=config.voxel_size)
         write_json(finished, dataclasses.asdict(score))
     return score
+
+
+def _training_samples(
+    config: SegmentationConfig,
+    dataset: Any,  # noqa: ANN401
+    backbone: NamedBackbone,
+) -> Samples:
+    """The share of the scans whose labels are used, as training samples."""
+    indices = label_fraction(len(dataset), config.fraction, seed=config.seed)
+    make_sample = partial(
+        training_sample,
+        **input_arguments(dataset, backbone),
+        voxel_size=config.voxel_size,
+        max_points=config.max_points,
+    )
+    return Samples([(_Chosen(dataset, indices), make_sample)], seed=config.seed)
+
+
+def _count_steps(config: SegmentationConfig, num_chosen: int, num_scans: int) -> int:
+    """Steps of one epoch."""
+    if num_chosen < config.batch_size:
+        raise ValueError(
+            f"fraction {config.fraction:g} of {num_scans} scans leaves {num_chosen}, fewer than "
+            f"batch_size {config.batch_size}; pass a smaller batch_size or a larger fraction"
+        )
+    return count_joint_batches(num_chosen, config.batch_size)
+
+
+def _check_first(dataset: Any, backbone: NamedBackbone, *, voxel_size: float) -> None:  # noqa: ANN401
+    """Read the first scan to evaluate on before work is spent on a score.
+
+    Raises:
+        DataError: If it is damaged or has no labels.
+    """
+    scan = dataset[0]
+    if scan.labels is None:
+        raise DataError(
+            f"scan {scan.name} of split {dataset.split!r} in {dataset.root} has no labels; a "
+            "score needs a split with labels"
+        )
+    _sample(scan, dataset, backbone, voxel_size=voxel_size)
+
+
+def _read_score(file: Path) -> Score:
+    """Read the score of a finished run, and say so."""
+    try:
+        score = Score(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); remove it, and the same command evaluates again"
+        ) from error
+    notice(f"finished earlier; read from {file}")
+    return score
+
+
+def _sample(
+    scan: Scan,
+    dataset: Any,  # noqa: ANN401
+    backbone: NamedBackbone,
+    *,
+    voxel_size: float,
+) -> PointBatch:
+    arguments = input_arguments(dataset, backbone)
+    return evaluation_sample(scan, sample_rng(0, 0, 0), **arguments, voxel_size=voxel_size)
 
 
 def _report(
     out: Path,
     score: Score,
-    model: nn.Module,
+    model: SegmentationModel,
     backbone: NamedBackbone,
     dataset: Any,  # noqa: ANN401
     *,
     title: str,
+    voxel_size: float,
 ) -> None:
     scan = dataset[len(dataset) // 2]
-    sample = evaluation_sample(scan, sample_rng(0, 0, 0), **input_arguments(dataset, backbone))
+    sample = _sample(scan, dataset, backbone, voxel_size=voxel_size)
     report_segmentation(
         out,
         score,

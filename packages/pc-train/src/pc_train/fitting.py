@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from pc_data.loading import Samples, StepLoader
+from torch import nn
 
 from pc_train.callbacks import FiniteLoss, LossCurve, ProgressLine, StepSeed
 from pc_train.checkpoints import AtomicCheckpointIO, SaveSteps, newest_checkpoint
 from pc_train.hardware import HardwareConfig
+from pc_train.interruption import Interruption, exit_codes
+from pc_train.runs import lock_run
 
 
 def fit(
@@ -30,7 +35,7 @@ def fit(
     """Train until `num_steps`, from the newest checkpoint under `out` if there is one.
 
     A run that was killed and is started again ends with the weights of one that was not: data,
-    random numbers, optimiser and schedule continue where the checkpoint left them.
+    random numbers, optimiser and schedule continue where it was. SIGINT and SIGTERM save a step.
 
     Args:
         method: Its `training_step` takes a batch and returns the loss.
@@ -44,8 +49,9 @@ def fit(
         save_every: Steps between checkpoints.
 
     Raises:
-        ValueError: If the loss is not finite (names the scans), or the processes cannot share
-            the batch evenly.
+        ValueError: If the loss is not finite (names the scans), the processes cannot share the
+            batch evenly, all checkpoints are damaged, or another process trains in `out`.
+        SystemExit: With 130 after SIGINT, with 143 after SIGTERM.
     """
     folder = out / "checkpoints"
     trainer = make_trainer(
@@ -54,31 +60,40 @@ def fit(
         max_epochs=1,
         default_root_dir=out,
         logger=TensorBoardLogger(out, name=None, version="tensorboard"),
-        plugins=[AtomicCheckpointIO()],
+        checkpoint_io=AtomicCheckpointIO(),
         callbacks=[
             StepSeed(seed),
             FiniteLoss(),
             LossCurve(out / "metrics.csv"),
             SaveSteps(folder, every=save_every),
             ProgressLine(title),
+            Interruption(folder),
         ],
     )
     batches = _Batches(
         samples, batch_size=batch_size, num_steps=num_steps, num_workers=hardware.num_workers
     )
-    resume = newest_checkpoint(folder)
-    with warnings.catch_warnings():
+    with lock_run(out), exit_codes(), warnings.catch_warnings():
+        resume = newest_checkpoint(folder)
         # Lightning's advice on workers and resuming does not apply: the loader is resumable.
         warnings.filterwarnings("ignore", module="lightning")
         trainer.fit(method, datamodule=batches, ckpt_path=resume, weights_only=True)
     return trainer
 
 
-def make_trainer(hardware: HardwareConfig, **options: object) -> Trainer:
-    """Build a Lightning trainer that is silent and leaves sampling to our loaders."""
+def make_trainer(
+    hardware: HardwareConfig, *, checkpoint_io: CheckpointIO, **options: object
+) -> Trainer:
+    """Build a Lightning trainer that is silent and leaves sampling to our loaders.
+
+    Raises:
+        ValueError: If a GPU is asked for where there is none.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
+    if hardware.accelerator == "gpu" and not gpu:
+        raise ValueError("accelerator is gpu, but torch finds none here; pass auto or cpu")
     precision = hardware.precision
     if precision == "auto":
         precision = "16-mixed" if gpu else "32-true"
@@ -92,13 +107,28 @@ def make_trainer(hardware: HardwareConfig, **options: object) -> Trainer:
             num_nodes=hardware.num_nodes,
             precision=precision,
             strategy="ddp" if many else "auto",
-            sync_batchnorm=many and gpu,
+            plugins=[checkpoint_io, *([SyncLearning()] if many and gpu else [])],
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
             **options,  # type: ignore[arg-type]
         )
+
+
+class SyncLearning(TorchSyncBatchNorm):
+    """Synchronises the batch norms of what learns.
+
+    A frozen teacher keeps its own: its statistics are fixed, and torch's conversion would drop
+    the activation that timm's norms contain.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Convert the children that have a weight to learn."""
+        for name, child in model.named_children():
+            if any(weight.requires_grad for weight in child.parameters()):
+                setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        return model
 
 
 class _Batches(LightningDataModule):

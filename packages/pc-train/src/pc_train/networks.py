@@ -19,8 +19,11 @@ from pc_backbones import (
 from pc_backbones.atomic import atomic_file
 from torch import nn
 
+from pc_train.runs import CONFIG
+
 BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "head.safetensors"
+_PUBLISHED_FILES = ("ckpt_last.pth", "model.pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +64,14 @@ def open_backbone(path: Path, *, random_seed: int | None = None, **changes: Any)
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or of another network.
     """
-    file = path / BACKBONE_FILE if (path / BACKBONE_FILE).is_file() else path
+    file = weights_file(path)
     if file.suffix == ".safetensors":
         card = read_card(file)
         network: Backbone = load_backbone(file, **changes)
         arguments: dict[str, Any] = {**card["arguments"], **changes}
         name, known = card["name"], card["card"]
     else:
-        network, _ = load_published(path, **changes)
+        network, _ = load_published(file, **changes)
         name, known = "waffleiron", {"weights": path.name}
         arguments = network.arguments
     if random_seed is not None:
@@ -76,6 +79,28 @@ def open_backbone(path: Path, *, random_seed: int | None = None, **changes: Any)
             torch.manual_seed(random_seed)
             network = create_backbone(name, **arguments).eval()
     return NamedBackbone(network=network, name=name, arguments=arguments, card=known)
+
+
+def weights_file(path: Path) -> Path:
+    """Find the file of weights that `open_backbone` reads.
+
+    Raises:
+        FileNotFoundError: If the folder holds none; says so if it is that of an unfinished run.
+    """
+    if not path.is_dir():
+        return path
+    for name in (BACKBONE_FILE, *_PUBLISHED_FILES):
+        if (path / name).is_file():
+            return path / name
+    if (path / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"the run in {path} is not finished: it holds no {BACKBONE_FILE} yet; let its command "
+            "run to the end first"
+        )
+    raise FileNotFoundError(
+        f"{path} holds neither {BACKBONE_FILE} nor {' or '.join(_PUBLISHED_FILES)}; pass the "
+        "folder of a finished run, or an unpacked checkpoint"
+    )
 
 
 def save_model(
@@ -102,17 +127,25 @@ def load_model(folder: Path) -> tuple[NamedBackbone, nn.Module, Sequence[str]]:
 
     Raises:
         FileNotFoundError: If the folder holds no finished probing or fine-tuning run.
+        ValueError: If a file is damaged, or the two do not belong together.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not (folder / HEAD_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} holds no {HEAD_FILE}; pass the folder of a finished probe or finetune run"
         )
     backbone = open_backbone(folder)
-    with safe_open(folder / HEAD_FILE, framework="pt") as file:
-        class_names = json.loads(file.metadata()["class_names"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    head = linear_probe_head(backbone.network.out_dim, len(class_names))
-    head.load_state_dict(tensors)
+    try:
+        with safe_open(folder / HEAD_FILE, framework="pt") as file:
+            class_names = json.loads(file.metadata()["class_names"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        head = linear_probe_head(backbone.network.out_dim, len(class_names))
+        head.load_state_dict(tensors)
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{folder / HEAD_FILE} is damaged or of another backbone ({reason}); copy both files "
+            "of the run anew"
+        ) from error
     return backbone, head.eval(), class_names

@@ -15,7 +15,7 @@ from pc_train.callbacks import read_curve
 from pc_train.figures import plot_classes, plot_correlation, plot_curves, plot_iou
 from pc_train.report import Report, iou_rows, percent
 from pc_train.runs import CONFIG
-from pc_train.segmentation import predict_classes
+from pc_train.segmentation import SegmentationModel, predict_classes
 
 
 def picture_of_classes(
@@ -60,7 +60,7 @@ def report_segmentation(
     out: Path,
     score: Any,  # noqa: ANN401 - pc_train.downstream.Score
     *,
-    model: nn.Module,
+    model: SegmentationModel,
     sample: PointBatch,
     scan: Scan,
     class_names: tuple[str, ...],
@@ -78,6 +78,12 @@ def report_segmentation(
     report.heading("One scan from above")
     report.figure(
         picture_of_classes({"prediction": model}, sample, scan, class_names), f"Scan {scan.name}."
+    )
+    report.heading("What the features find alike")
+    report.figure(
+        picture_of_correlation({"backbone": model.backbone}, sample, class_names),
+        "Similarity of the backbone's features to those of the point at the cross: a car's if one "
+        "is labelled, else the nearest point's.",
     )
     if (out / CONFIG).is_file():
         report.heading("Configuration")

@@ -1,39 +1,84 @@
 """A run's folder: one configuration, resumed by the same command, never overwritten by another."""
 
+import fcntl
+import hashlib
 import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from pc_backbones.atomic import atomic_file
 
+from pc_train.notices import is_first_process
+
 CONFIG = "config.yaml"
+_INPUTS = "inputs.yaml"
+_LOCK = ".lock"
 # Where and how fast a run goes may change between its parts; what it computes may not.
-_FREE_KEYS = frozenset({"out", "num_workers", "save_every"})
+_FREE_KEYS = frozenset({"out", "num_workers", "save_every", "accelerator", "devices", "num_nodes"})
+_PATH_KEYS = frozenset({"root", "backbone", "run"})  # one place has several spellings
+_SHOWN = 5
 
 
-def open_run(out: Path, config_yaml: str) -> None:
+def open_run(out: Path, config_yaml: str, *, inputs: Mapping[str, Path] | None = None) -> None:
     """Make a run's folder, or find it made by the same configuration.
+
+    A run may go on with other devices; another kind of device rounds otherwise, so only a run that
+    stays on one kind ends with the bits of a run that was never interrupted.
 
     Args:
         out: The folder.
         config_yaml: The resolved configuration.
+        inputs: Files that the run starts from, by what they are; their content is part of the run.
 
     Raises:
         ValueError: If the folder belongs to another run or to something else: names the
             differences and the choices.
     """
+    if not is_first_process():
+        return
     config_file = out / CONFIG
     if config_file.is_file():
-        different = _differences(config_file.read_text(encoding="utf-8"), config_yaml)
+        different = _differences(_read_yaml(config_file), yaml.safe_load(config_yaml))
         if different:
+            more = [f"{len(different) - _SHOWN} more"] if len(different) > _SHOWN else []
             raise ValueError(
-                f"{out} belongs to a run with other settings ({', '.join(different)}); pass "
-                "another --out, or the settings of that run to resume it, or remove the folder"
+                f"{out} belongs to a run with other settings "
+                f"({', '.join(different[:_SHOWN] + more)}); pass another --out, or the settings "
+                "of that run to resume it, or remove the folder"
             )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is no run of this command; pass another --out")
-    write_text(config_file, config_yaml)
+    else:
+        write_text(config_file, config_yaml)
+    _check_inputs(out, inputs or {})
+
+
+@contextmanager
+def lock_run(out: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder while the block lasts.
+
+    The lock is the kernel's: it dies with the process, and loader processes do not inherit it.
+
+    Raises:
+        ValueError: If another process has it.
+    """
+    if not is_first_process():
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK).open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(
+                f"another process is training in {out}; wait for it, or pass another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,20 +92,62 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _differences(old: str, new: str) -> list[str]:
-    before, after = (_flatten(yaml.safe_load(text) or {}) for text in (old, new))
+def _check_inputs(out: Path, inputs: Mapping[str, Path]) -> None:
+    """Record the digests of files when a run begins, and compare them when it goes on."""
+    digests = {}
+    for name, path in inputs.items():
+        with path.open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    record = out / _INPUTS
+    if digests and not record.is_file():
+        write_text(record, yaml.safe_dump(digests))
+    known = _read_yaml(record) if digests else {}
+    for name, digest in digests.items():
+        if known.get(name) != digest:
+            raise ValueError(
+                f"{inputs[name]} has changed since the run in {out} began from it; pass another "
+                f"--out, or bring the {name} back, or remove the folder"
+            )
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} is damaged: it does not hold a run's settings; bring it back, or remove the "
+            "folder to begin anew"
+        )
+    return content
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    before, after = _flatten(old), _flatten(new)
     keys = sorted({*before, *after})
     return [
         f"{key} {before.get(key)!r} -> {after.get(key)!r}"
         for key in keys
-        if before.get(key) != after.get(key) and key.rpartition(".")[2] not in _FREE_KEYS
+        if _meaning(key, before.get(key)) != _meaning(key, after.get(key))
+        and _last(key) not in _FREE_KEYS
     ]
 
 
-def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
+def _meaning(key: str, value: object) -> object:
+    """What of a value counts: of a path the place."""
+    is_path = _last(key) in _PATH_KEYS and isinstance(value, str)
+    return os.path.realpath(str(value)) if is_path else value
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _flatten(values: dict | list, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, (dict, list)):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

@@ -117,7 +117,7 @@ class FineTune(SegmentationModel):
         layer_decay: float = 0.99,
     ) -> None:
         super().__init__(backbone, linear_probe_head(backbone.out_dim, num_classes))
-        backbone.requires_grad_(True)
+        backbone.requires_grad_(True).train()  # files load in eval mode, and Lightning keeps it
         self.layer_decay = layer_decay
         self.schedule = {
             "lr": lr,
