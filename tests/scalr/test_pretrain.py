@@ -16,6 +16,7 @@ import torch
 from pc_backbones import load_backbone, read_card
 from pc_train.callbacks import read_curve
 from scalr.cli import main
+from scalr.method import ScaLR
 
 from tests.real_data import FIXTURES, REAL_DATA, needs_fixtures, needs_real_data
 
@@ -67,7 +68,7 @@ def _pretrain(world, out, *more):
     ]
 
 
-def test_killed_and_resumed_equals_never_killed(street_world, tmp_path):
+def test_killed_and_resumed_equals_never_killed(street_world, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(_pretrain(street_world, whole)) == 0
     command = [sys.executable, "-c", "import sys; from scalr.cli import main; sys.exit(main())"]
@@ -78,7 +79,13 @@ def test_killed_and_resumed_equals_never_killed(street_world, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert 11 <= len(_losses(killed)) < 40
     assert not (killed / "backbone.safetensors").exists()
+    steps = []
+    forward = ScaLR.training_step
+    monkeypatch.setattr(
+        ScaLR, "training_step", lambda self, batch: steps.append(1) or forward(self, batch)
+    )
     assert main(_pretrain(street_world, killed)) == 0
+    assert len(steps) <= 40 - 9  # resumed, not begun again
     assert read_curve(killed / "metrics.csv") == read_curve(whole / "metrics.csv")
     first, second = (load_backbone(run / "backbone.safetensors") for run in (whole, killed))
     for (name, value), other in zip(

@@ -1,6 +1,7 @@
 """Pre-training as a run: data, student and teacher put together."""
 
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -80,8 +81,17 @@ def pretrain(config: Config) -> Path:
     if trainer.is_global_zero:
         card = {
             "features": list(FEATURES),
-            "intensity": {d.root.name: [d.intensity_mean, d.intensity_std] for d in datasets},
+            "data": [
+                {
+                    "name": data.name,
+                    "split": data.split,
+                    "scans": len(dataset),
+                    "intensity": [dataset.intensity_mean, dataset.intensity_std],
+                }
+                for data, dataset in zip((config.data, *config.more_data), datasets, strict=True)
+            ],
             "method": "ScaLR",
+            "version": metadata.version("pc-app-scalr"),
             "teachers": list(config.teachers),
             "steps": num_steps,
         }

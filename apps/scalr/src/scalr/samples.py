@@ -4,8 +4,12 @@ import numpy as np
 from pc_data import augment
 from pc_data.augment import Box
 from pc_data.batch import PointBatch, point_features, to_batch
+from pc_data.errors import DataError
 from pc_data.images import resize_image, resize_pixels
 from pc_data.scan import Scan
+
+_DRAWS = 10
+"""How often a camera is drawn until it sees a point in the field of view."""
 
 
 def make_pair(
@@ -40,23 +44,32 @@ def make_pair(
         num_neighbors: For the backbone.
 
     Raises:
-        DataError: If no camera sees a point, or the image is damaged.
+        DataError: If no camera sees a point in the box, or the image is damaged.
 
     Source: ScaLR (Puy et al., CVPR 2024), Sec. 4.1, in the order of its released code; that code
         scales the coordinates in pre-training too, which the paper does not say.
     """
     scan = augment.thin(scan, rng, voxel_size=voxel_size)
-    scan = augment.see_one_camera(scan, rng, min_depth=min_depth, min_x=min_x)
-    scan = augment.crop_nearest(scan, rng, max_points=max_points)
-    for move in (augment.rotate_z, augment.flip, augment.scale):
-        scan = move(scan, rng)
-    scan = augment.crop_box(scan, box)
-    (camera,) = scan.cameras
-    pixel = augment.pixels_of(scan, camera)
+    for _ in range(_DRAWS):
+        view = augment.see_one_camera(scan, rng, min_depth=min_depth, min_x=min_x)
+        view = augment.crop_nearest(view, rng, max_points=max_points)
+        (camera,) = view.cameras
+        pixel = augment.pixels_of(view, camera)  # before rounding can move a point off the image
+        for move in (augment.rotate_z, augment.flip, augment.scale):
+            view = move(view, rng)
+        inside = augment.inside_box(view, box)
+        if inside.any():
+            break
+    else:
+        raise DataError(
+            f"scan {scan.name}: in {_DRAWS} draws no camera saw a point in the field of view "
+            f"{box[0]} to {box[1]} m; check the units (metres), or widen fov"
+        )
+    view = view.select(inside)
     return to_batch(
-        scan,
-        point_features(scan, intensity_mean=intensity_mean, intensity_std=intensity_std),
+        view,
+        point_features(view, intensity_mean=intensity_mean, intensity_std=intensity_std),
         num_neighbors=num_neighbors,
         image=resize_image(camera.load_image(), image_size, antialias=antialias),
-        pixel=resize_pixels(pixel, camera.image_size, image_size),
+        pixel=resize_pixels(pixel[inside], camera.image_size, image_size),
     )
