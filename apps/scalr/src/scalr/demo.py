@@ -1,7 +1,6 @@
 """The whole story on a synthetic world: pre-train, probe, fine-tune, against random weights."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,6 +14,7 @@ from pc_train.configs import FineTuneConfig, ProbeConfig
 from pc_train.downstream import Score, finetune, probe
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import new_backbone, save_model
+from pc_train.notices import notice
 from pc_train.runs import open_run, write_json
 
 from scalr.config import Config
@@ -105,7 +105,7 @@ def _run_seed(
     out: Path, data: DataConfig, size: DemoSize, seed: int
 ) -> dict[str, dict[str, Score]]:
     """Pre-train, then measure both sources of weights in both ways."""
-    sys.stderr.write(f"seed {seed}\n")
+    notice(f"seed {seed}")
     weights = pretrain(
         Config(
             data=data,
@@ -124,7 +124,7 @@ def _run_seed(
     scores: dict[str, dict[str, Score]] = {measure: {} for measure in MEASURES}
     for source in SOURCES:
         control = source == "random"
-        sys.stderr.write(f"seed {seed}, {source} weights\n")
+        notice(f"seed {seed}, {source} weights")
         probing = _probing(weights, data, out / f"probe-{source}", size, seed=seed)
         tuning = _tuning(weights, data, out / f"finetune-{source}", size, seed=seed)
         scores[MEASURES[0]][source] = probe(dataclasses.replace(probing, random_weights=control))
@@ -170,7 +170,7 @@ def _tuning(
 
 def _bounds(out: Path, data: DataConfig, size: DemoSize) -> dict[str, Any]:
     """A linear probe on the raw inputs, and the pre-trained network tuned with all labels."""
-    sys.stderr.write("floor and ceiling\n")
+    notice("floor and ceiling")
     inputs = new_backbone("inputs", len(FEATURES))
     save_model(out / "inputs", inputs, card={})
     floor = probe(_probing(out / "inputs", data, out / "floor", size, seed=0))

@@ -18,7 +18,8 @@ _UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError),
     *(LookupError, AttributeError, TypeError, AssertionError),
 )
-_FILE_NAMES = ("ckpt_last.pth", "model.pth")
+FILE_NAMES = ("ckpt_last.pth", "model.pth")
+"""What the weights are called in the folder of an unpacked checkpoint."""
 _RENAMES = (
     (r"embed\.norm\.", "embedding.norm."),
     (r"embed\.conv1\.", "embedding.point."),
@@ -74,11 +75,11 @@ def load_published(
 
 
 def _find_file(path: Path) -> Path:
-    candidates = [path / name for name in _FILE_NAMES] if path.is_dir() else [path]
+    candidates = [path / name for name in FILE_NAMES] if path.is_dir() else [path]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    wanted = f"a folder with {' or '.join(_FILE_NAMES)}" if path.is_dir() else "a checkpoint file"
+    wanted = f"a folder with {' or '.join(FILE_NAMES)}" if path.is_dir() else "a checkpoint file"
     raise FileNotFoundError(f"{path} is not {wanted}; pass the unpacked checkpoint")
 
 

@@ -1,7 +1,8 @@
 """Limits of settings, checked when a configuration is made: before anything is read or written."""
 
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -10,10 +11,7 @@ def require_positive(config: object, *names: str) -> None:
     Raises:
         ValueError: Names the setting and its value.
     """
-    for name in names:
-        for value in _numbers(getattr(config, name)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+    _require(config, names, operator.gt, "positive")
 
 
 def require_not_negative(config: object, *names: str) -> None:
@@ -22,10 +20,16 @@ def require_not_negative(config: object, *names: str) -> None:
     Raises:
         ValueError: Names the setting and its value.
     """
+    _require(config, names, operator.ge, "0 or more")
+
+
+def _require(
+    config: object, names: Iterable[str], compare: Callable[[float, float], bool], limit: str
+) -> None:
     for name in names:
-        for value in _numbers(getattr(config, name)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be 0 or more, got {getattr(config, name)}")
+        setting = getattr(config, name)
+        if not all(compare(value, 0) and math.isfinite(value) for value in _numbers(setting)):
+            raise ValueError(f"{name} must be {limit}, got {setting}")
 
 
 def _numbers(value: object) -> Iterable[float]:

@@ -138,7 +138,7 @@ class NuScenes:
             name=self._frames.tokens[index].decode(),
             xyz=np.ascontiguousarray(points[:, :3]),
             intensity=np.ascontiguousarray(points[:, 3]),
-            labels=self.load_labels(index) if self._has_labels else None,
+            labels=self.load_labels(index),
             cameras=self.cameras(index),
             pose=self._world_from(index, 0),
             timestamp=self._frames.timestamp[index] * 1e-6,
@@ -172,7 +172,7 @@ class NuScenes:
             DataError: If the file is missing, damaged, or of another length than the scan.
         """
         file = self.label_file(index)
-        if file is None:
+        if file is None or not self._has_labels:
             return None
         num_points = count_points(self.scan_file(index), num_columns=5)
         return map_labels(read_labels(file, dtype="u1", num_points=num_points), _CLASS_OF_RAW, file)

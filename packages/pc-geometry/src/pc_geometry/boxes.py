@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64
 
 from pc_geometry.arrays import require_count, require_points
 from pc_geometry.overlaps import fill_iou, list_boxes, list_points, suppress
-from pc_geometry.threads import share_rows
+from pc_geometry.threads import share_parts
 
 _MAX_CELLS = 256
 """Cells on an axis of the grid that sorts boxes by place."""
@@ -176,13 +176,12 @@ def list_members(
     ends = np.zeros((num_parts, len(boxes)), np.int64)
 
     def visit(indices: np.ndarray) -> None:
-        def visit_parts(parts: slice) -> None:
-            for part in range(parts.start, parts.stop):
-                rows = slice(cuts[part], cuts[part + 1])
-                lists = place.splits, place.members, ends[part], indices
-                list_points(points[rows], cuts[part], boxes, turn, grid, *lists)
+        def visit_part(part: int) -> None:
+            rows = slice(cuts[part], cuts[part + 1])
+            lists = place.splits, place.members, ends[part], indices
+            list_points(points[rows], cuts[part], boxes, turn, grid, *lists)
 
-        share_rows(visit_parts, num_parts, num_threads)
+        share_parts(visit_part, num_parts, num_threads)
 
     visit(np.empty(0, np.int64))
     total = np.cumsum(ends.T)  # by box, then by part

@@ -18,7 +18,7 @@ from pc_geometry.grid import (
     write_within,
 )
 from pc_geometry.kdtree import build_tree, search_nearest
-from pc_geometry.threads import share_rows
+from pc_geometry.threads import share_parts, share_rows
 
 
 def knn(
@@ -237,11 +237,10 @@ def _for_parts(
 ) -> None:
     """Run a kernel on the queries between neighbouring cuts, each time with its row of `state`."""
 
-    def work(parts: slice) -> None:
-        for i in range(parts.start, parts.stop):
-            kernel(*search, cuts[i], cuts[i + 1], state[i], *arguments)
+    def work(part: int) -> None:
+        kernel(*search, cuts[part], cuts[part + 1], state[part], *arguments)
 
-    share_rows(work, len(state), num_threads)
+    share_parts(work, len(state), num_threads)
 
 
 def _require_pair(

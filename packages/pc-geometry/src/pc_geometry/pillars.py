@@ -159,7 +159,6 @@ def points_in_pillars(
     centers = require_points(centers, name="centers", dims=(2,))
     if not 0 < size < math.inf:
         raise ValueError(f"size must be positive and finite, got {size}")
-    num_threads = require_count("num_threads", num_threads)
     boxes = np.zeros((len(centers), 7))
     boxes[:, :2] = centers
     boxes[:, 3:5] = size

@@ -29,3 +29,17 @@ def share_rows(
     cuts = np.linspace(0, num_rows, cuts_per_thread * num_threads + 1).astype(int).tolist()
     with ThreadPoolExecutor(num_threads) as pool:
         list(pool.map(work, map(slice, cuts[:-1], cuts[1:])))
+
+
+def share_parts(work: Callable[[int], object], num_parts: int, num_threads: int) -> None:
+    """Call `work` once with the number of each of `num_parts` parts.
+
+    Raises:
+        ValueError: If `num_threads` is not a positive integer.
+    """
+
+    def work_on(parts: slice) -> None:
+        for part in range(parts.start, parts.stop):
+            work(part)
+
+    share_rows(work_on, num_parts, num_threads)

@@ -27,7 +27,7 @@ from pc_data.scan import Scan
 from torch import nn
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
-from pc_train.fitting import fit
+from pc_train.fitting import fit, takes_gpu
 from pc_train.networks import NamedBackbone, load_model, open_backbone, save_model, weights_file
 from pc_train.notices import notice
 from pc_train.pictures import report_segmentation
@@ -158,8 +158,7 @@ def score_model(
     Several processes evaluate the model of the first, which is the one that is saved: on CPUs
     their batch norms differ.
     """
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
+    device = torch.device("cuda" if takes_gpu(accelerator) else "cpu")
     make_sample = partial(
         evaluation_sample, **input_arguments(dataset, backbone), voxel_size=voxel_size
     )

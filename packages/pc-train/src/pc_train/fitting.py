@@ -81,6 +81,11 @@ def fit(
     return trainer
 
 
+def takes_gpu(accelerator: str) -> bool:
+    """Whether that accelerator means a GPU on this machine."""
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
 def make_trainer(
     hardware: HardwareConfig, *, checkpoint_io: CheckpointIO, **options: object
 ) -> Trainer:
@@ -91,7 +96,7 @@ def make_trainer(
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    gpu = hardware.accelerator != "cpu" and torch.cuda.is_available()
+    gpu = takes_gpu(hardware.accelerator)
     if hardware.accelerator == "gpu" and not gpu:
         raise ValueError("accelerator is gpu, but torch finds none here; pass auto or cpu")
     precision = hardware.precision

@@ -17,13 +17,13 @@ from pc_backbones import (
     save_backbone,
 )
 from pc_backbones.atomic import atomic_file
+from pc_backbones.published import FILE_NAMES
 from torch import nn
 
 from pc_train.runs import CONFIG
 
 BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "head.safetensors"
-_PUBLISHED_FILES = ("ckpt_last.pth", "model.pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def weights_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    for name in (BACKBONE_FILE, *_PUBLISHED_FILES):
+    for name in (BACKBONE_FILE, *FILE_NAMES):
         if (path / name).is_file():
             return path / name
     if (path / CONFIG).is_file():
@@ -98,7 +98,7 @@ def weights_file(path: Path) -> Path:
             "run to the end first"
         )
     raise FileNotFoundError(
-        f"{path} holds neither {BACKBONE_FILE} nor {' or '.join(_PUBLISHED_FILES)}; pass the "
+        f"{path} holds neither {BACKBONE_FILE} nor {' or '.join(FILE_NAMES)}; pass the "
         "folder of a finished run, or an unpacked checkpoint"
     )
 
