@@ -22,6 +22,7 @@ def main() -> None:
         for title in ("empty cache", "filled cache", "filled cache"):
             command = [sys.executable, "-m", __spec__.name, "--measure"]
             environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else numba's own sources count
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             print(f"{title}: {done.stdout.strip()}{done.stderr}", flush=True)
     return None

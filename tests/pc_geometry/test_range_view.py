@@ -248,3 +248,5 @@ def test_wrong_shapes():
         range_image(np.zeros((5, 2), np.float32), 4, 4)
     with pytest.raises(ValueError, match=r"rows must have shape \(5,\), got \(4,\)"):
         range_image(np.zeros((5, 3), np.float32), 4, 4, rows=np.zeros(4, np.int64))
+    with pytest.raises(ValueError, match=r"rows must be whole numbers, got float64"):
+        range_image(np.zeros((5, 3), np.float32), 4, 4, rows=np.zeros(5))

@@ -10,7 +10,8 @@ its own, so that neither outliers nor dense spots make buckets wide.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from pc_geometry.compiling import kernel
 
 BUCKET_SIZE = 512
 """Most points in a bucket."""
@@ -73,7 +74,7 @@ def build_buckets(points: np.ndarray) -> Buckets:
     return Buckets(xyz, index, starts, box, group_box)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _divide(points, index, is_start):
     """Reorder `index` into buckets and mark the first point of each."""
     n = len(points)
@@ -106,7 +107,7 @@ def _divide(points, index, is_start):
             index[p] = other[p]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lay_grid(points, index, begin, end, number, lower, scale, levels):
     """Cover points with a grid of cells that are about cubes; return the bits of cell numbers.
 
@@ -137,7 +138,7 @@ def _lay_grid(points, index, begin, end, number, lower, scale, levels):
     return bits
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _measure(points, index, begin, end, lower, extent):
     """Write the lower corner and the sides of the box around points, both halved."""
     p = index[begin]
@@ -153,7 +154,7 @@ def _measure(points, index, begin, end, lower, extent):
     extent[0], extent[1], extent[2] = 0.5 * x1 - lower[0], 0.5 * y1 - lower[1], 0.5 * z1 - lower[2]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number_slices(number, num_slices, split, axis):
     """Spread the bits of each slice of an axis over the bits of a cell number."""
     bits = len(split)
@@ -166,7 +167,7 @@ def _number_slices(number, num_slices, split, axis):
                 number[i] |= ((i & rest) != 0) << (bits - 1 - b)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_cells(points, index, begin, end, number, lower, scale, levels, cell, first):
     """Write the cell of each point, and where the points of each cell belong, and their end."""
     # Out of the arrays: the compiler cannot know that the loop does not change them.
@@ -188,7 +189,7 @@ def _count_cells(points, index, begin, end, number, lower, scale, levels, cell, 
         total += count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut_curve(first, leader, is_start, parts, num_parts):
     """Cut the curve into ranges of cells that each are a bucket, or are one overfull cell.
 
@@ -216,7 +217,7 @@ def _cut_curve(first, leader, is_start, parts, num_parts):
     return num_parts
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(points, index, xs, ys, zs):
     """Write the points in the order of `index` as columns."""
     for p in range(len(index)):

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int64
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 from pc_geometry.grid import MARGIN, as_columns, build_grid, number_cells, require_radius
 
 REACH = 2
@@ -156,7 +156,7 @@ def _nearest_first(step: tuple[int, int, int]) -> np.ndarray:
     return added[added > 0]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _root(parent, cell):
     """Find the first cell of a tree and shorten the way to it."""
     while parent[cell] != cell:
@@ -165,7 +165,7 @@ def _root(parent, cell):
     return cell
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join_cells(xyz, key, start, offsets, limit, parent):
     """Join the trees of all pairs of cells that hold points within the limit of one another.
 
@@ -190,7 +190,7 @@ def _join_cells(xyz, key, start, offsets, limit, parent):
                 parent[max(root_a, root_b)] = min(root_a, root_b)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _touch(xyz, a0, a1, b0, b1, limit):
     """Tell whether a point in [a0, a1) lies within the limit of a point in [b0, b1)."""
     xs, ys, zs = xyz[0], xyz[1], xyz[2]
@@ -211,7 +211,7 @@ def _touch(xyz, a0, a1, b0, b1, limit):
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _range(values, lo, hi):
     """Return the lowest and highest of values [lo, hi)."""
     low = high = values[lo]
@@ -220,7 +220,7 @@ def _range(values, lo, hi):
     return low, high
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number_clusters(parent, cell_of_point, start, min_points, labels):
     """Write the number of the cluster of each point, by first appearance; see `cluster_radius`."""
     size = np.zeros(len(parent), np.int64)
@@ -238,7 +238,7 @@ def _number_clusters(parent, cell_of_point, start, min_points, labels):
         labels[i] = number[root]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _measure_clusters(x, y, z, start, longer, shorter, height):
     """Write the sides of the smallest rectangle around each cluster in x and y, and its height.
 
@@ -253,7 +253,7 @@ def _measure_clusters(x, y, z, start, longer, shorter, height):
         height[cluster] = z1 - z0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hull(x, y, lo, hi, hull):
     """Write the corners of the convex hull of sorted points [lo, hi); return how many there are.
 
@@ -280,7 +280,7 @@ def _hull(x, y, lo, hi, hull):
     return max(size, 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rectangle(hull):
     """Return the longer and the shorter side of the smallest rectangle around a convex polygon.
 

@@ -3,13 +3,13 @@
 
 import math
 
-from numba import njit
+from pc_geometry.compiling import kernel
 
 MAX_SWEEPS = 20
 """Jacobi sweeps at most; four or five are enough, as convergence is quadratic."""
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def diagonalise(a, vectors):
     """Leave the eigenvalues of a symmetric matrix on its diagonal, and write its eigenvectors.
 
@@ -29,7 +29,7 @@ def diagonalise(a, vectors):
                     _rotate(a, vectors, p, q)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rotate(a, vectors, p, q):
     """Turn axes p and q so that a[p, q] vanishes."""
     half = 0.5 * (a[q, q] - a[p, p]) / a[p, q]

@@ -9,8 +9,8 @@ with the volume. Everything is in float64, into which float32 fits exactly.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pc_geometry.compiling import kernel
 from pc_geometry.kdtree import MOST_SORTED, select
 
 MARGIN = 1e-3
@@ -124,7 +124,7 @@ def build_grid(xyz: np.ndarray, number: np.ndarray) -> Grid:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sort_stably(key, order, num_bits):
     """Reorder `order` in place so that `key[order]` ascends: radix sort from the lowest digit."""
     n = len(order)
@@ -160,7 +160,7 @@ def neighbor_spans(cells: Grid, grid: Grid, step: tuple[int, int, int]) -> np.nd
     return spans
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_spans(cells, key, start, offsets, spans):
     """Walk along both sorted lists at once, one time for each offset."""
     for row in range(len(offsets)):
@@ -175,7 +175,7 @@ def _find_spans(cells, key, start, offsets, spans):
             spans[cell, row, 1] = start[hi]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_within(query, cell, spans, xyz, limit, first, last, count) -> None:
     """Add to `count` [n] how many of the queries [first, last) lie within the limit of each point.
 
@@ -198,7 +198,7 @@ def count_within(query, cell, spans, xyz, limit, first, last, count) -> None:
                 count[p] += dx * dx + dy * dy + dz * dz <= limit
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def write_within(query, cell, spans, xyz, limit, first, last, cursor, most, indices) -> None:
     """Append each of the queries [first, last) to the rows of the points within the limit of it.
 
@@ -222,7 +222,7 @@ def write_within(query, cell, spans, xyz, limit, first, last, cursor, most, indi
             cursor[p] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pick_within(
     query, cell, spans, xyz, limit, first, last, order, draw, nearest, most, picked
 ) -> None:
@@ -265,7 +265,7 @@ def pick_within(
         picked[q] = index[wanted] if is_sorted else _take(best, index, count, wanted)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _take(best, index, count, wanted):
     """Return entry number `wanted` of `index` in the order of (best, index); both are used up."""
     for _ in range(2):  # by distance; then those equally far, by index

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 
 LINE_MARGIN = 0.1
 """How far a line reaches beyond its first and last point, in metres."""
@@ -148,7 +148,7 @@ def require_nonnegative(**limits: float) -> None:
             raise ValueError(f"{name} must be at least 0 and finite, got {value}")
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def azimuth_sector(x, y, num_sectors):
     """Return which of `num_sectors` equal sectors, counted from +x towards +y, holds (x, y).
 
@@ -180,7 +180,7 @@ def azimuth_sector(x, y, num_sectors):
     return min(int(position), num_sectors - 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _locate(points, num_segments, num_bins, spans, cell, profile):
     """Write the polar cell (-1 if out of range) and (range, height) of each point."""
     min_range, max_range = spans
@@ -196,7 +196,7 @@ def _locate(points, num_segments, num_bins, spans, cell, profile):
             cell[i] = azimuth_sector(x, y, num_segments) * num_bins + bin_
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_lowest(profile, cell, low):
     """Write (range, height) of the lowest point of each cell; the first one of equal height."""
     for i in range(len(profile)):
@@ -206,7 +206,7 @@ def _keep_lowest(profile, cell, low):
             low[c, 1] = profile[i, 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_lines(low, ground, limits, lines, num_lines):
     """Write the lines of each segment as (first range, last range, slope, height at range 0)."""
     num_segments, num_bins = low.shape[:2]
@@ -221,7 +221,7 @@ def _fit_lines(low, ground, limits, lines, num_lines):
         num_lines[segment] = _fit_chain(chain[:size], ground, limits, lines[segment])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_chain(chain, ground, limits, lines):
     """Write the lines through consecutive points of one segment; return how many.
 
@@ -260,7 +260,7 @@ def _fit_chain(chain, ground, limits, lines):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _store(lines, k, chain, slope, offset):
     """Write line `k`; return its height at the last point."""
     lines[k, 0] = chain[0, 0]
@@ -270,7 +270,7 @@ def _store(lines, k, chain, slope, offset):
     return slope * chain[-1, 0] + offset
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_line(chain):
     """Return slope, height at range 0 and largest residual of the least-squares line."""
     n = len(chain)
@@ -293,7 +293,7 @@ def _fit_line(chain):
     return slope, offset, error
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _height(lines, count, d, z):
     """Return the vertical distance to the last line that covers range `d`, infinite if none."""
     for k in range(count - 1, -1, -1):
@@ -302,7 +302,7 @@ def _height(lines, count, d, z):
     return np.inf
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _classify(profile, cell, lines, num_lines, num_bins, reach, max_distance, ground):
     """Write which points are close to a line of the nearest segment that has one."""
     num_segments = len(num_lines)

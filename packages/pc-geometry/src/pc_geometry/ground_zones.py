@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 from pc_geometry.eigen import diagonalise
 from pc_geometry.ground import azimuth_sector, require_nonnegative, require_polar_range
 
@@ -138,7 +138,7 @@ def _max_elevation(edges: np.ndarray) -> np.ndarray:
     return np.concatenate([MAX_ELEVATION, MAX_GRADE * middle[len(MAX_ELEVATION) :]])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _assign(points, edges, patch):
     """Write the patch of each point, -1 if out of range."""
     for i in range(len(points)):
@@ -155,7 +155,7 @@ def _assign(points, edges, patch):
             patch[i] = FIRST_PATCH[zone] + ring * num_sectors + azimuth_sector(x, y, num_sectors)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sort_by_patch(points, patch, start, order, xyz):
     """Write the points in range patch by patch: where patches start, indices and positions."""
     for i in range(len(points)):
@@ -173,7 +173,7 @@ def _sort_by_patch(points, patch, start, order, xyz):
                 xyz[at, axis] = points[i, axis]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_patches(xyz, start, expected, max_height, limits, counts, order, ground):
     """Mark the ground of every patch.
 
@@ -211,7 +211,7 @@ def _fit_patches(xyz, start, expected, max_height, limits, counts, order, ground
                 ground[order[j]] = chosen[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _floor(xyz, expected):
     """Return the height below which points are reflections: none where all would be, on a ramp."""
     floor = expected - MAX_DEPTH
@@ -221,7 +221,7 @@ def _floor(xyz, expected):
     return -np.inf
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _choose_lowest(xyz, free, floor, heights, margin, chosen):
     """Choose free points from the floor up to `margin` above the mean height of the lowest."""
     size = 0
@@ -241,7 +241,7 @@ def _choose_lowest(xyz, free, floor, heights, margin, chosen):
         chosen[i] = free[i] and floor <= xyz[i, 2] < mean + margin
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _choose_below(xyz, free, floor, plane, max_distance, chosen):
     """Choose the free points from the floor up to `max_distance` above the plane."""
     for i in range(len(xyz)):
@@ -249,7 +249,7 @@ def _choose_below(xyz, free, floor, plane, max_distance, chosen):
         chosen[i] = free[i] and xyz[i, 2] >= floor and above < max_distance
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _set_aside(xyz, plane, free):
     """Take the points on a wall out of the free ones."""
     for i in range(len(xyz)):
@@ -258,7 +258,7 @@ def _set_aside(xyz, plane, free):
             free[i] = False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_plane(xyz, chosen, matrix, axes, plane):
     """Write the plane of least squares: upward normal, offset, mean height, surface variation.
 
@@ -275,8 +275,8 @@ def _fit_plane(xyz, chosen, matrix, axes, plane):
             xx, xy, xz = xx + dx * dx, xy + dx * dy, xz + dx * dz
             yy, yz, zz = yy + dy * dy, yz + dy * dz, zz + dz * dz
     if n == 0:
-        plane[:] = 0.0
-        plane[3] = -np.inf
+        for k in range(6):
+            plane[k] = -np.inf if k == 3 else 0.0
         return
     x, y, z = x / n, y / n, z / n
     matrix[0, 0], matrix[1, 1], matrix[2, 2] = xx / n - x * x, yy / n - y * y, zz / n - z * z
@@ -288,7 +288,7 @@ def _fit_plane(xyz, chosen, matrix, axes, plane):
     plane[4] = z + z0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_normal(variances, axes, plane):
     """Write the upward normal; return the share of the variance that is along it.
 

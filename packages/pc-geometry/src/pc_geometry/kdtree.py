@@ -10,7 +10,8 @@ the distances to one leaf are a few vector instructions.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from pc_geometry.compiling import kernel
 
 LEAF_SIZE = 16
 """Points in a leaf; all leaves but one are full."""
@@ -43,7 +44,7 @@ class KDTree(NamedTuple):
     lowest: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def select(key, order, lo, hi, kth) -> None:
     """Reorder [lo, hi) so that the keys before `kth` are <= those from `kth` on."""
     hi -= 1
@@ -75,7 +76,7 @@ def select(key, order, lo, hi, kth) -> None:
             return
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _measure(xyz, order, lo, hi, box, lowest, node):
     """Write the bounding box and lowest index of points `order[lo:hi]`; return the longest axis."""
     p = order[lo]
@@ -97,7 +98,7 @@ def _measure(xyz, order, lo, hi, box, lowest, node):
     return 1 if dy >= dz else 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _grow(xyz, order, leaf_xyz, leaf_index, box, right, lowest):
     """Fill the arrays of a tree, see `KDTree`, and reorder the indices `order` by leaf."""
     n = len(xyz)
@@ -145,7 +146,7 @@ def build_tree(xyz: np.ndarray) -> KDTree:
     return tree
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank(squared, index):
     """One integer that sorts like (squared distance, index).
 
@@ -154,7 +155,7 @@ def _rank(squared, index):
     return (np.int64(np.float32(squared).view(np.int32)) << 32) | index
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _bound(box, lowest, node, x, y, z):
     """The rank that no point below `node` can beat.
 
@@ -174,7 +175,7 @@ def _bound(box, lowest, node, x, y, z):
     return _rank(dx * dx + dy * dy + dz * dz, lowest[node])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank_leaf(leaf_xyz, leaf_index, leaf, x, y, z, ranks):
     """Write the ranks of the points of a leaf."""
     for j in range(LEAF_SIZE):
@@ -184,7 +185,7 @@ def _rank_leaf(leaf_xyz, leaf_index, leaf, x, y, z, ranks):
         ranks[j] = _rank(dx * dx + dy * dy + dz * dz, leaf_index[leaf, j])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _insert(ranks, best):
     """Insert the ranks of a leaf into the sorted ones `best[1:]`; return the last of these."""
     k = len(best) - 1
@@ -200,7 +201,7 @@ def _insert(ranks, best):
     return worst
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _collect(ranks, worst, pool, count):
     """Append the ranks of a leaf that are below `worst`; return how many there are now."""
     for rank in ranks:
@@ -209,7 +210,7 @@ def _collect(ranks, worst, pool, count):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut(pool, count, k):
     """Put the k lowest of the ranks collected first; return the highest of these."""
     if pool is None:
@@ -218,7 +219,7 @@ def _cut(pool, count, k):
     return pool[0, k - 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _search(query, leaf_xyz, leaf_index, box, right, lowest, distance, index, pool) -> None:
     """Do the work of `search_nearest`, or leave unsorted ranks in `index` if there is a pool.
 

@@ -8,7 +8,8 @@ number, and where the digits run out, what has been packed so far is replaced by
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from pc_geometry.compiling import kernel
 
 MAX_INDEX = 2**31 - 1
 """Largest cell index, either way of the origin."""
@@ -146,7 +147,7 @@ def number_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[:count].copy(), numbers
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _append_axis(points, axis, origin, size, first, extent, keys):
     """Append floor((points - origin) / size) - first as a digit of base `extent`."""
     for i in range(len(points)):
@@ -154,7 +155,7 @@ def _append_axis(points, axis, origin, size, first, extent, keys):
         keys[i] = keys[i] * extent + (np.int64(cell) - first)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(keys, table, shift, first, numbers):
     """Fill a hash table with open addressing; return how many distinct keys there are.
 

@@ -3,9 +3,9 @@
 
 import numpy as np
 from jaxtyping import Float, Float32
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 from pc_geometry.eigen import diagonalise
 from pc_geometry.neighbors import knn
 from pc_geometry.threads import share_rows
@@ -70,7 +70,7 @@ def estimate_normals(
     return normals
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_planes(xyz, index, first, has_viewpoint, viewpoint, normals):
     """Write the normal of each point from its neighbours; see `estimate_normals`."""
     covariance = np.empty((3, 3))
@@ -92,7 +92,7 @@ def _fit_planes(xyz, index, first, has_viewpoint, viewpoint, normals):
         normals[i, 0], normals[i, 1], normals[i, 2] = sign * nx + 0, sign * ny + 0, sign * nz + 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _covariance(xyz, rows, covariance):
     """Write the scatter matrix of some rows about their mean, in two passes for accuracy."""
     mx = my = mz = 0.0
@@ -109,7 +109,7 @@ def _covariance(xyz, rows, covariance):
     covariance[2, 0], covariance[2, 1], covariance[2, 2] = xz, yz, zz
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _least(values, vectors):
     """Return the unit direction of the least variance, by the rules of `estimate_normals`."""
     low = high = 0

@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int64
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
 from pc_geometry.boxes import list_members
+from pc_geometry.compiling import kernel
 from pc_geometry.keys import number_keys
 
 MAX_PILLARS = 2**62
@@ -166,7 +166,7 @@ def points_in_pillars(
     return list_members(points, boxes, num_threads)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_cells(points, bounds, size, num_rows, num_columns, keys):
     """Write row * num_columns + column of each point, -1 outside the bounds."""
     for i in range(len(points)):
@@ -180,7 +180,7 @@ def _find_cells(points, bounds, size, num_rows, num_columns, keys):
             keys[i] = row * num_columns + column
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _limit_points(pillar, max_points, counts, kept):
     """Clear `kept` where a pillar has had `max_points` points before."""
     for i in range(len(pillar)):

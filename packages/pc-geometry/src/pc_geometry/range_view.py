@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 
 _NOTHING = 0x7FFFFFFFFFFFFFFF
 """What a pixel starts with: above the rank of any point."""
@@ -75,6 +75,8 @@ def range_image(
         rows = _nearest_beams(points, beams) if rows is None else rows
     fixed_rows = np.empty(0, np.int64)
     if rows is not None:
+        if not np.can_cast(rows.dtype, np.int64, "same_kind"):
+            raise ValueError(f"rows must be whole numbers, got {rows.dtype}; convert them yourself")
         fixed_rows = np.ascontiguousarray(rows, np.int64)
         if fixed_rows.shape != (len(points),):
             raise ValueError(f"rows must have shape ({len(points)},), got {fixed_rows.shape}")
@@ -118,7 +120,7 @@ def _nearest_beams(points: np.ndarray, beams: np.ndarray) -> np.ndarray:
     return len(ascending) - 1 - np.searchsorted(borders, elevation)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _guess_angle(y, x):
     """Return atan2(y, x) within `_GUESS_ERROR`, without branches.
 
@@ -136,7 +138,7 @@ def _guess_angle(y, x):
     return np.copysign(np.pi - angle if x < 0.0 else angle, y)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _guess_block(points, start, n, upper, row_scale, column_scale, reach, us, vs):
     """Write the range of `n` points and their (column, row) as fractional numbers."""
     for j in range(n):  # apart from the arithmetic, which is vector instructions then
@@ -150,7 +152,7 @@ def _guess_block(points, start, n, upper, row_scale, column_scale, reach, us, vs
         vs[j] = (upper - _guess_angle(z, np.sqrt(flat))) * row_scale
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _guess_pixels(n, us, vs, reach, row_margin, column_margin, num_rows, num_columns, guess):
     """Write pixels, -1 outside the image and `_UNSURE` where a guess is too near a border."""
     for j in range(n):
@@ -163,7 +165,7 @@ def _guess_pixels(n, us, vs, reach, row_margin, column_margin, num_rows, num_col
         guess[j] = (cell if inside else -1) if sure else _UNSURE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _exact_pixel(x, y, z, row, upper, row_scale, column_scale, num_rows, num_columns):
     """Return the pixel of a point from its angles; row `_UNSURE` asks for the row too."""
     if row == _UNSURE:
@@ -175,7 +177,7 @@ def _exact_pixel(x, y, z, row, upper, row_scale, column_scale, num_rows, num_col
     return row * num_columns + min(np.int64(u), num_columns - 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _project(points, fixed_rows, lower, upper, num_rows, num_columns, ranks, pixel):
     """Write the pixel of each point, and to each pixel the rank of its closest point.
 
@@ -211,7 +213,7 @@ def _project(points, fixed_rows, lower, upper, num_rows, num_columns, ranks, pix
                 ranks[cell] = rank
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unpack(ranks, bits, index):
     """Write the bits of the float32 range, and the index, that each rank was made of."""
     for i in range(len(ranks)):

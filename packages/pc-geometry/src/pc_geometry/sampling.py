@@ -3,10 +3,10 @@
 
 import numpy as np
 from jaxtyping import Float, Int64
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
 from pc_geometry.buckets import GROUP_SIZE, build_buckets
+from pc_geometry.compiling import kernel
 
 
 def farthest_point_sample(
@@ -55,7 +55,7 @@ def farthest_point_sample(
     return chosen
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _choose(xyz, index, starts, box, group_box, distance, bits, position, chosen):
     """Write the indices of the chosen points, that at `position` first.
 
@@ -98,7 +98,7 @@ def _choose(xyz, index, starts, box, group_box, distance, bits, position, chosen
             group_far[group] = _highest(far[group])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _bound(box, x, y, z, bound):
     """Write a squared distance for each box that no point in it is nearer than.
 
@@ -119,7 +119,7 @@ def _bound(box, x, y, z, bound):
         bound[j] = dx * dx + dy * dy + dz * dz
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _update(xs, ys, zs, distance, bits, begin, end, x, y, z):
     """Take a new sample into account in one bucket; return the bits of its maximal distance.
 
@@ -134,7 +134,7 @@ def _update(xs, ys, zs, distance, bits, begin, end, x, y, z):
     return _highest(bits)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _highest(values):
     """Return the maximum of integers."""
     highest = values[0]
@@ -143,7 +143,7 @@ def _highest(values):
     return highest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_farthest(index, starts, bits, far, group_far, farthest):
     """Return the group, and the bucket in it, of the farthest point: the lowest among equals.
 

@@ -3,9 +3,9 @@
 
 import numpy as np
 from jaxtyping import Float, Int64
-from numba import njit
 
 from pc_geometry.arrays import require_count, require_points
+from pc_geometry.compiling import kernel
 from pc_geometry.keys import (
     MAX_INDEX,
     cell_keys,
@@ -175,7 +175,7 @@ def _number_voxels(
     return number_keys(point_keys(points, make_grid(points, name, size, origin)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_highest(score, inverse, indices):
     """Replace the kept point of each voxel by the one with the highest score."""
     for i in range(len(inverse)):

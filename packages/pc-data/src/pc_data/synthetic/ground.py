@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.noise import normal3, value_noise
 
@@ -77,7 +77,7 @@ class Road(NamedTuple):
         return (radius - d) * np.sin(heading), radius - (radius - d) * np.cos(heading), heading
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def road_coordinates(x: float, y: float, curvature: float) -> tuple[float, float]:
     """Arc length along the main road and offset to its left."""
     if abs(curvature) < 1e-9:
@@ -89,7 +89,7 @@ def road_coordinates(x: float, y: float, curvature: float) -> tuple[float, float
     return s, sign * (radius - math.sqrt(x * x + across * across))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def ground_at(x: float, y: float, road: np.ndarray) -> tuple[int, float, float, float]:
     """Material of the ground, arc length, offset, and height above the smooth base."""
     s, d = road_coordinates(x, y, road[0])
@@ -125,7 +125,7 @@ def ground_at(x: float, y: float, road: np.ndarray) -> tuple[int, float, float, 
     return _TERRAIN, s, d, terrain_height
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def base_height(x: float, y: float, road: np.ndarray) -> float:
     """Height of the smooth land under the kerbs and tufts, metres."""
     slope = road[6] * x + road[7] * y
@@ -135,7 +135,7 @@ def base_height(x: float, y: float, road: np.ndarray) -> float:
     return slope + waves
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def ground_height(x: float, y: float, road: np.ndarray) -> float:
     """Full height of the ground: land, kerb step and roughness, metres."""
     material, _, d, step = ground_at(x, y, road)
@@ -153,7 +153,7 @@ def ground_height(x: float, y: float, road: np.ndarray) -> float:
     return base_height(x, y, road) + step + rough
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _fill_heights(road: np.ndarray, heights: np.ndarray) -> None:
     for row in range(heights.shape[0]):
         for column in range(heights.shape[1]):
@@ -169,7 +169,7 @@ def height_raster(road: Road) -> Float32[np.ndarray, "rows columns"]:
     return heights
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def lane_marking(s: float, d: float, road: np.ndarray) -> bool:
     """Whether that spot of the carriageway is painted."""
     half = road[1]

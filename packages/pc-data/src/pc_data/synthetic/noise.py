@@ -2,12 +2,12 @@
 
 import math
 
-from numba import njit
+from pc_geometry.compiling import kernel
 
 _MASK = 0xFFFFFFFF
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="never")
+@kernel
 def hash3(i: int, j: int, k: int) -> int:
     """Mix three integers into 32 well-spread bits, the same on every machine and thread.
 
@@ -24,13 +24,13 @@ def hash3(i: int, j: int, k: int) -> int:
     return h ^ (h >> 15)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def uniform3(i: int, j: int, k: int) -> float:
     """A number in [0, 1) from three integers."""
     return (hash3(i, j, k) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normal3(i: int, j: int, k: int) -> float:
     """A standard normal number from three integers (Box-Muller)."""
     h = hash3(i, j, k)
@@ -38,7 +38,7 @@ def normal3(i: int, j: int, k: int) -> float:
     return math.sqrt(-2.0 * math.log(u)) * math.cos((h >> 16) * (2.0 * math.pi / 65536.0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def value_noise(x: float, y: float, salt: int) -> float:
     """Smooth noise in [0, 1) with one lattice point per unit."""
     ix = math.floor(x)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.ground import HALF_EXTENT, RESOLUTION
 from pc_data.synthetic.solids import Primitives, enter, solids_table
@@ -39,7 +39,7 @@ class World(NamedTuple):
     solids: Float32[np.ndarray, "n 21"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cell_heights(heights: np.ndarray, high: np.ndarray) -> None:
     for row in range(NUM_CELLS):
         for column in range(NUM_CELLS):
@@ -52,14 +52,14 @@ def _cell_heights(heights: np.ndarray, high: np.ndarray) -> None:
             high[row * NUM_CELLS + column] = top
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cell_range(center: float, reach: float) -> tuple[int, int]:
     first = math.floor((center - reach + HALF_EXTENT) / CELL)
     last = math.floor((center + reach + HALF_EXTENT) / CELL)
     return max(first, 0), min(last, NUM_CELLS - 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _fill_cells(
     center: np.ndarray, reach: np.ndarray, top: np.ndarray, start: np.ndarray, entries: np.ndarray
 ) -> None:
@@ -100,7 +100,7 @@ def build_world(
     return World(heights, road, cells, start, entries, solids_table(primitives))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def height_at(heights: np.ndarray, x: float, y: float) -> float:
     """Bilinear height of the ground raster, metres."""
     u = (x + HALF_EXTENT) / RESOLUTION
@@ -114,7 +114,7 @@ def height_at(heights: np.ndarray, x: float, y: float) -> float:
     return low * (1.0 - v) + high * v
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _ground_hit(
     heights: np.ndarray,
     origin: tuple[float, float, float],
@@ -142,7 +142,7 @@ def _ground_hit(
     return 1e30
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def trace(
     world: World,
     origin: tuple[float, float, float],
@@ -194,7 +194,7 @@ def trace(
     return best, found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cast(
     world: World, origins: np.ndarray, rays: np.ndarray, far: float, t: np.ndarray, hit: np.ndarray
 ) -> None:

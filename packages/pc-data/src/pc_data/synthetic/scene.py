@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.ground import Road, height_raster
 from pc_data.synthetic.parts import PartTable, SceneObject
@@ -19,7 +19,7 @@ from pc_data.synthetic.textures import Paving, look_table
 _MAX_PATH = 40.0  # metres that the car may drive, so that the world surrounds it all the time
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _count_points(
     xyz: np.ndarray, center: np.ndarray, size: np.ndarray, axes: np.ndarray, counts: np.ndarray
 ) -> None:

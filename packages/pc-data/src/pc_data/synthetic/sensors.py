@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.ground import ground_at, lane_marking
 from pc_data.synthetic.noise import hash3, normal3, uniform3, value_noise
@@ -93,12 +93,12 @@ class Sweep(NamedTuple):
     instance: Int32[np.ndarray, " n"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _dot(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _ground_normal(world: World, x: float, y: float) -> tuple[float, float, float]:
     step = 0.12
     a = height_at(world.heights, x - step, y) - height_at(world.heights, x + step, y)
@@ -107,7 +107,7 @@ def _ground_normal(world: World, x: float, y: float) -> tuple[float, float, floa
     return a / norm, b / norm, 2 * step / norm
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _lidar_return(
     world: World,
     look: np.ndarray,
@@ -135,7 +135,7 @@ def _lidar_return(
     return category, instance, reflect, cosine
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _echoes(
     world: World,
     look: np.ndarray,
@@ -191,7 +191,7 @@ def sweep(
     return Sweep(rays, measured[:, 0], measured[:, 1], known[:, 0], known[:, 1])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sky(light: Light, ray: tuple[float, float, float], detail: bool) -> tuple[float, float, float]:
     up = max(ray[2], 0.0)
     k = math.sqrt(up)
@@ -212,7 +212,7 @@ def _sky(light: Light, ray: tuple[float, float, float], detail: bool) -> tuple[f
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _shade(
     world: World,
     look: np.ndarray,
@@ -264,14 +264,14 @@ def _shade(
     return r, g, b, category
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _tone(value: float, noise: float) -> int:
     """Linear radiance to a display byte: soft shoulder, gamma, sensor noise."""
     value = value * (1.0 + 0.15 * value) / (1.0 + value * 0.45)
     return int(min(max(255.0 * max(value, 0.0) ** 0.4545 + noise, 0.0), 255.0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _expose(
     world: World,
     look: np.ndarray,

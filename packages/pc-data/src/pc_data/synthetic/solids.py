@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.noise import hash3
 
@@ -61,7 +61,7 @@ def solids_table(primitives: Primitives) -> Float32[np.ndarray, "n 21"]:
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cut(value: float, slope: float, near: float, far: float) -> tuple[float, float]:
     """Clip the interval [near, far] to value + t * slope <= 0."""
     if slope > 1e-12:
@@ -73,7 +73,7 @@ def _cut(value: float, slope: float, near: float, far: float) -> tuple[float, fl
     return near, far
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _round(
     o: tuple[float, float, float], d: tuple[float, float, float], taper: float, ball: bool
 ) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def _round(
     return max(near, first), far
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _interval(
     o: tuple[float, float, float],
     d: tuple[float, float, float],
@@ -134,7 +134,7 @@ def _interval(
     return _cut(w_y - o[1], -d[1] + rate_y * d[2], near, far)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _filled(x: float, y: float, z: float, solids: np.ndarray, i: int) -> bool:
     """Whether porous primitive i has matter at an own-frame point (metres)."""
     solidity = solids[i, _SOLIDITY]
@@ -150,7 +150,7 @@ def _filled(x: float, y: float, z: float, solids: np.ndarray, i: int) -> bool:
     return x % 0.5 < 0.07 or z % 0.25 < 0.12
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _porous(
     o: tuple[float, float, float],
     d: tuple[float, float, float],
@@ -171,7 +171,7 @@ def _porous(
     return 1e30
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def enter(
     solids: np.ndarray,
     i: int,
@@ -211,7 +211,7 @@ def enter(
     return near if near > 0.0 else 1e30
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def own_frame(
     solids: np.ndarray, i: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
@@ -226,19 +226,19 @@ def own_frame(
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def half_size(solids: np.ndarray, i: int) -> tuple[float, float, float]:
     """Half sizes of primitive i along its own axes, metres."""
     return float(solids[i, 12]), float(solids[i, 13]), float(solids[i, 14])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def salt_of(solids: np.ndarray, i: int) -> int:
     """Seed of primitive i's texture."""
     return int(solids[i, 20])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _own_normal(
     solids: np.ndarray, i: int, q: tuple[float, float, float]
 ) -> tuple[float, float, float, int]:
@@ -266,7 +266,7 @@ def _own_normal(
     return 0.0, math.copysign(1.0 / half[1], v), rate_y / half[2], 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normal_at(
     solids: np.ndarray, i: int, q: tuple[float, float, float]
 ) -> tuple[float, float, float, int]:

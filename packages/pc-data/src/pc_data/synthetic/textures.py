@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
-from numba import njit
+from pc_geometry.compiling import kernel
 
 from pc_data.synthetic.ground import lane_marking
 from pc_data.synthetic.noise import uniform3, value_noise
@@ -47,7 +47,7 @@ def look_table(
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def lidar_look(look: np.ndarray, i: int) -> tuple[int, int, int, float]:
     """Material, category, instance and reflectivity of primitive i."""
     return int(look[i, 0]), int(look[i, 12]), int(look[i, 13]), float(look[i, 11])
@@ -69,12 +69,12 @@ class Paving(NamedTuple):
     salt: int
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _tint(look: np.ndarray, i: int, first: int, k: float, gloss: float) -> Rgbg:
     return look[i, first] * k, look[i, first + 1] * k, look[i, first + 2] * k, gloss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _blocks(
     u: float, v: float, wide: float, tall: float, joint: float, salt: int, t: float
 ) -> float:
@@ -89,7 +89,7 @@ def _blocks(
     return 1.0 + (shade - 1.0) * fade
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _facade(
     look: np.ndarray, i: int, u: float, v: float, half: tuple[float, float], salt: int, t: float
 ) -> Rgbg:
@@ -125,7 +125,7 @@ def _facade(
     return _tint(look, i, _COLOR, k * stain, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _car(
     look: np.ndarray,
     i: int,
@@ -155,7 +155,7 @@ def _car(
     return _tint(look, i, _COLOR, 1.0, 0.45)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def is_glass(
     look: np.ndarray,
     i: int,
@@ -189,7 +189,7 @@ def is_glass(
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _bus(
     look: np.ndarray,
     i: int,
@@ -218,7 +218,7 @@ def _bus(
     return _tint(look, i, _COLOR, 1.0, 0.35)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cargo(
     look: np.ndarray,
     i: int,
@@ -242,7 +242,7 @@ def _cargo(
     return _tint(look, i, _COLOR, ribs, 0.12)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sign(
     look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]
 ) -> Rgbg:
@@ -262,7 +262,7 @@ def _sign(
     return _tint(look, i, _COLOR, 1.0, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _signal(look: np.ndarray, i: int, q: tuple[float, float, float]) -> Rgbg:
     """Three lamps, one lit, on the side that looks along own -x."""
     if q[0] < 0:
@@ -274,7 +274,7 @@ def _signal(look: np.ndarray, i: int, q: tuple[float, float, float]) -> Rgbg:
     return 0.02, 0.02, 0.02, 0.1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _natural(look: np.ndarray, i: int, q: tuple[float, float, float], salt: int, t: float) -> Rgbg:
     """Leaves and bark."""
     if int(look[i, _MATERIAL]) == _BARK:
@@ -295,7 +295,7 @@ def _natural(look: np.ndarray, i: int, q: tuple[float, float, float], salt: int,
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _striped(
     look: np.ndarray,
     i: int,
@@ -314,7 +314,7 @@ def _striped(
     return _tint(look, i, _ACCENT if int(band) % 2 else _COLOR, 1.0, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _wheel(
     look: np.ndarray, i: int, q: tuple[float, float, float], half: tuple[float, float, float]
 ) -> Rgbg:
@@ -325,7 +325,7 @@ def _wheel(
     return _tint(look, i, _ACCENT, 0.3 if gap else 1.0, 0.2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def surface_color(  # noqa: C901 (one row per material)
     look: np.ndarray,
     i: int,
@@ -374,7 +374,7 @@ def surface_color(  # noqa: C901 (one row per material)
     return _tint(look, i, _COLOR, 1.0, 0.25 if material == _METAL else 0.05)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def ground_color(
     paving: Paving,
     road: np.ndarray,
