@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pc_data import Camera, DataError, Scan
+from pc_data import Boxes, Camera, DataError, Scan
 from pc_data.augment import (
     crop_nearest,
     flip,
@@ -19,6 +19,7 @@ from pc_data.augment import (
     see_one_camera,
     thin,
 )
+from pc_geometry.boxes import points_in_boxes
 
 FORWARD = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, 0.3], [0, 0, 0, 1]])
 BACKWARD = FORWARD @ np.diag([-1.0, -1, 1, 1])
@@ -303,3 +304,21 @@ def test_no_camera_sees_anything(cameras, names):
 def test_pixels_of():
     scan = Scan(name="a", xyz=np.float32([[4.7, 0.1, -0.2]]))
     assert pixels_of(scan, camera()) == pytest.approx(np.array([[32.0, 24.0]]), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rotate_z", "flip", "scale"])
+def test_boxes_hold_the_same_points(name):
+    rng = np.random.default_rng(5)
+    cuboid = np.column_stack(
+        [rng.uniform(-8, 8, (20, 3)), rng.uniform(1, 6, (20, 3)), rng.uniform(-4, 4, 20)]
+    )
+    boxes = Boxes(cuboid=cuboid, labels=np.arange(20), track=("",) * 20)
+    scan = scan_of(500, boxes=boxes)
+    moved = every_transform()[name](scan, np.random.default_rng(2))
+    assert not np.allclose(moved.boxes.cuboid, cuboid)
+    for before, after in zip(
+        points_in_boxes(scan.xyz, cuboid),
+        points_in_boxes(moved.xyz, moved.boxes.cuboid),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(before, after)

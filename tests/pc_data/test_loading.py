@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pc_data import Scan
+from pc_data import DataError, Scan
 from pc_data.batch import to_batch
 from pc_data.loading import (
     Samples,
@@ -253,3 +253,42 @@ def test_label_fraction_keeps_at_least_one():
 def test_label_fraction_out_of_range(fraction):
     with pytest.raises(ValueError, match=rf"fraction must be in \(0, 1\], got {fraction}"):
         label_fraction(10, fraction, seed=0)
+
+
+class Damaged:
+    """Scans of which some cannot be read."""
+
+    def __init__(self, num, broken):
+        self.scans, self.broken = scans_of(num), broken
+
+    def __len__(self):
+        return len(self.scans)
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise DataError(f"{index}.bin: scan was cut off, fetch it again")
+        return self.scans[index]
+
+
+def test_damage_ends_the_run_unless_told_to_skip():
+    with pytest.raises(DataError, match=r"2\.bin: scan was cut off"):
+        content(StepLoader(Samples([(Damaged(5, {2}), jitter)], seed=0), batch_size=5, num_steps=1))
+    with pytest.raises(ValueError, match="on_error must be raise or skip, got 'ignore'"):
+        Samples([(Damaged(5, {2}), jitter)], seed=0, on_error="ignore")
+
+
+def test_skipping_takes_the_next_scan_as_it_would_be():
+    samples = Samples([(Damaged(5, {2, 4}), jitter)], seed=0, on_error="skip")
+    with pytest.warns(UserWarning, match=r"scan left out \(1 so far\): 2\.bin: scan was cut off"):
+        batch = samples[3, 2]
+    torch.testing.assert_close(batch.feat, samples_of(5)[3, 3].feat)
+    with pytest.warns(UserWarning, match=r"scan left out \(2 so far\): 4\.bin"):
+        assert samples[3, 4].names == ("0",)
+    assert samples.num_skipped == 2
+
+
+@pytest.mark.filterwarnings("ignore:scan left out")
+def test_all_scans_damaged():
+    samples = Samples([(Damaged(3, {0, 1, 2}), jitter)], seed=0, on_error="skip")
+    with pytest.raises(DataError, match=r"none of the 3 scans can be used; the last: 0\.bin"):
+        samples[0, 1]

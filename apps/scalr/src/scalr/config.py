@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pc_data.datasets import DataConfig
+from pc_data.errors import OnError
 from pc_data.limits import require_not_negative, require_positive
 from pc_train.hardware import HardwareConfig
 
@@ -37,6 +38,7 @@ class Config:
         weight_decay: On every parameter.
         warmup_steps: Steps of linear warm-up; at most a tenth of the run.
         seed: Of weights, order and augmentation.
+        on_error: What a damaged scan does: raise ends the run, skip warns and takes the next one.
         save_every: Steps between checkpoints.
         hardware: Devices and precision.
     """
@@ -72,6 +74,7 @@ class Config:
     weight_decay: float = 0.03
     warmup_steps: int = 3500
     seed: int = 0
+    on_error: OnError = "raise"
     save_every: int = 500
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

@@ -33,7 +33,7 @@ class DemoSize:
     Attributes:
         num_scenes: Scenes of the world; 25 to train on and 4 to evaluate on.
         frames_per_scene: Keyframes of a scene; 100 to train on, so 1% of the labels is one scan.
-        pretraining_steps: Of four camera views each.
+        pretraining_steps: Of two camera views each.
         probing_steps: Of two scans each.
         finetuning_steps: Of the one labelled scan.
         max_points: Of a labelled training sample.
@@ -41,7 +41,7 @@ class DemoSize:
 
     num_scenes: int = 29
     frames_per_scene: int = 4
-    pretraining_steps: int = 240
+    pretraining_steps: int = 600
     probing_steps: int = 100
     finetuning_steps: int = 100
     max_points: int = 8_000
@@ -114,7 +114,7 @@ def _run_seed(
             backbone="waffleiron_6_64",
             num_neighbors=8,
             max_steps=size.pretraining_steps,
-            batch_size=4,
+            batch_size=2,
             lr=5e-3,
             image_size=(160, 320),
             seed=seed,
@@ -159,7 +159,7 @@ def _tuning(
         max_steps=size.finetuning_steps,
         batch_size=1,
         warmup_epochs=9,  # of one step each
-        lr=5e-3,
+        lr=2e-3,
         layer_decay=0.5,  # over 6 layers; 0.95 over 48 spares the first ones as well
         drop_path=0.0,
         max_points=size.max_points,
@@ -179,6 +179,7 @@ def _bounds(out: Path, data: DataConfig, size: DemoSize) -> dict[str, Any]:
             _tuning(out / "seed0" / "pretrain", data, out / "ceiling", size, seed=0),
             fraction=1.0,
             batch_size=2,
+            lr=5e-3,
             layer_decay=0.99,
             max_steps=2 * size.finetuning_steps,
         )

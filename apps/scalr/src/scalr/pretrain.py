@@ -47,6 +47,7 @@ def pretrain(config: Config) -> Path:
             for dataset in datasets
         ],
         seed=config.seed,
+        on_error=config.on_error,
     )
     steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
     num_steps = config.max_steps or config.epochs * steps_per_epoch

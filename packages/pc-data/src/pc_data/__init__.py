@@ -7,6 +7,7 @@ What needs torch (`PointBatch`, `StepLoader` and the like) lies in `pc_data.batc
 from pc_data.check import check_dataset as check_dataset
 from pc_data.errors import DataError as DataError
 from pc_data.nuscenes import NuScenes as NuScenes
+from pc_data.scan import Boxes as Boxes
 from pc_data.scan import Camera as Camera
 from pc_data.scan import Scan as Scan
 from pc_data.semantic_kitti import SemanticKITTI as SemanticKITTI

@@ -14,7 +14,7 @@ from pc_geometry.cameras import visible_points
 from pc_geometry.rigid import rotation_z
 
 from pc_data.errors import DataError
-from pc_data.scan import Camera, Scan
+from pc_data.scan import Boxes, Camera, Scan
 
 Transform = Callable[[Scan, np.random.Generator], Scan]
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]  # lower, upper corner, metres
@@ -102,7 +102,7 @@ def pixels_of(scan: Scan, camera: Camera) -> Float[np.ndarray, "n 2"]:
 
 
 def _move(scan: Scan, linear: Float64[np.ndarray, "3 3"]) -> Scan:
-    """Apply a linear map (rotation, mirror or scale) to points, normals, pose and cameras."""
+    """Turn, mirror or scale a scan: its points, normals, boxes, pose and cameras."""
     forth, back = np.eye(4), np.eye(4)
     forth[:3, :3], back[:3, :3] = linear, np.linalg.inv(linear)
     normal = scan.normal
@@ -116,6 +116,20 @@ def _move(scan: Scan, linear: Float64[np.ndarray, "3 3"]) -> Scan:
         scan,
         xyz=transform_points(forth, scan.xyz),
         normal=normal,
+        boxes=None if scan.boxes is None else _move_boxes(scan.boxes, linear),
         cameras=cameras,
         pose=None if scan.pose is None else scan.pose @ back,
     )
+
+
+def _move_boxes(boxes: Boxes, linear: Float64[np.ndarray, "3 3"]) -> Boxes:
+    heading = np.stack([np.cos(boxes.cuboid[:, 6]), np.sin(boxes.cuboid[:, 6])], axis=1)
+    heading = heading @ linear[:2, :2].T
+    cuboid = np.column_stack(
+        [
+            boxes.cuboid[:, :3] @ linear.T,
+            boxes.cuboid[:, 3:6] * abs(np.linalg.det(linear)) ** (1 / 3),
+            np.arctan2(heading[:, 1], heading[:, 0]),
+        ]
+    )
+    return dataclasses.replace(boxes, cuboid=cuboid)

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pc_data.datasets import Reader, reader_class
 from pc_data.errors import DataError
-from pc_data.layouts import check_root
+from pc_data.layouts import READERS, check_root
 from pc_data.nuscenes import NuScenes, list_versions, split_scenes
 from pc_data.nuscenes_tables import TABLES, iter_rows
 from pc_data.scan import Camera
@@ -97,7 +99,7 @@ def check_dataset(root: str | Path, *, progress: Progress | None = None) -> Repo
     never ends the check.
 
     Args:
-        root: Folder in the layout of nuScenes or SemanticKITTI, which is recognised by itself.
+        root: Folder in one of the layouts of `pc_data.layouts.READERS`, recognised by itself.
         progress: Is told (done, total) after each scan.
 
     Returns:
@@ -105,12 +107,13 @@ def check_dataset(root: str | Path, *, progress: Progress | None = None) -> Repo
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        DataError: If the folder has neither layout.
+        DataError: If the folder has no such layout.
     """
     root = Path(root)
-    layout = check_root(root, *_CHECKS)
+    layout = check_root(root, *READERS)
     findings = _Findings()
-    inventories = tuple(_CHECKS[layout](root, findings, progress))
+    check = _CHECKS.get(layout, partial(_check_splits, READERS[layout]))
+    inventories = tuple(check(root, findings, progress))
     return Report(
         root=str(root),
         layout=layout,
@@ -200,11 +203,34 @@ def _check_semantic_kitti(
     yield _take_stock(dataset, "sequences", splits, findings, progress)
 
 
+def _check_splits(
+    name: str, root: Path, findings: _Findings, progress: Progress | None
+) -> Iterator[Inventory]:
+    """Check a dataset of which nothing but the reader's contract is known."""
+    reader = reader_class(name)
+    try:
+        dataset = reader(root, split="all", on_defect=findings.defects.append)
+    except DataError as error:
+        findings.defects.append(str(error))
+        return
+    if all(dataset.load_labels(index) is None for index in range(min(len(dataset), 1))):
+        findings.notes.append("no labels")
+    splits = {split: _scenes_of(reader, root, split) for split in dataset.splits if split != "all"}
+    yield _take_stock(dataset, "scans", splits, findings, progress)
+
+
+def _scenes_of(reader: Callable[..., Reader], root: Path, split: str) -> tuple[str, ...]:
+    try:
+        return reader(root, split=split, on_defect=lambda _: None).scene_names
+    except DataError:  # none of this split is here
+        return ()
+
+
 _CHECKS = {"nuScenes": _check_nuscenes, "SemanticKITTI": _check_semantic_kitti}
 
 
 def _take_stock(
-    dataset: NuScenes | SemanticKITTI,
+    dataset: Reader,
     name: str,
     splits: dict[str, tuple[str, ...]],
     findings: _Findings,
@@ -245,9 +271,7 @@ def _take_stock(
     )
 
 
-def _note_cameras(
-    dataset: NuScenes | SemanticKITTI, scans: list[_Scan], findings: _Findings
-) -> None:
+def _note_cameras(dataset: Reader, scans: list[_Scan], findings: _Findings) -> None:
     most = max(scan.num_cameras for scan in scans)
     short = [index for index, scan in enumerate(scans) if scan.num_cameras < most]
     if short:
@@ -259,7 +283,7 @@ def _note_cameras(
         findings.notes.append("no images")
 
 
-def _note_views(dataset: NuScenes | SemanticKITTI, scans: list[_Scan], findings: _Findings) -> None:
+def _note_views(dataset: Reader, scans: list[_Scan], findings: _Findings) -> None:
     """Calibration that sends every point past every image is a defect, not a matter of taste."""
     for index, scan in enumerate(scans):
         if scan.num_points and scan.num_cameras and not scan.num_visible:
@@ -269,7 +293,7 @@ def _note_views(dataset: NuScenes | SemanticKITTI, scans: list[_Scan], findings:
             )
 
 
-def _examine(dataset: NuScenes | SemanticKITTI, index: int) -> _Scan:
+def _examine(dataset: Reader, index: int) -> _Scan:
     """Read one scan's points, labels and images, each by itself."""
     defects: list[str] = []
     xyz = np.zeros((0, 3), dtype=np.float32)
@@ -282,6 +306,10 @@ def _examine(dataset: NuScenes | SemanticKITTI, index: int) -> _Scan:
         labels = dataset.load_labels(index)
         if labels is not None:
             classes = np.bincount(labels + 1, minlength=1 + dataset.num_classes)
+    except DataError as error:
+        defects.append(str(error))
+    try:
+        dataset.load_boxes(index)
     except DataError as error:
         defects.append(str(error))
     try:

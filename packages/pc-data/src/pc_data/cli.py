@@ -7,8 +7,7 @@ from pc_data.commandline import run
 from pc_data.progress import progress_line
 
 if TYPE_CHECKING:
-    from pc_data.nuscenes import NuScenes
-    from pc_data.semantic_kitti import SemanticKITTI
+    from pc_data.datasets import Reader
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +59,7 @@ def check(root: Path, *, json: bool = False) -> int:
     is well and 2 if not.
 
     Args:
-        root: Folder in the layout of nuScenes or SemanticKITTI.
+        root: The dataset's folder, in its official layout.
         json: Print the report as JSON.
     """
     import dataclasses
@@ -82,7 +81,7 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     """Draw a scan from above and on its images, as a PNG.
 
     Args:
-        root: Folder in the layout of nuScenes or SemanticKITTI.
+        root: The dataset's folder, in its official layout.
         split: Split that the index counts in.
         index: Number of the scan, from 0.
         out: The picture's file.
@@ -103,15 +102,16 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     print(f"wrote {out}: scan {scan.name}, {index + 1} of {len(dataset)} in split {split}")
 
 
-def _open(root: Path, split: str) -> "NuScenes | SemanticKITTI":
-    """Open the dataset that the folder holds, with the first version that has the split."""
+def _open(root: Path, split: str) -> "Reader":
+    """Open the dataset that the folder holds; of nuScenes the first version that has the split."""
+    from pc_data.datasets import reader_class
     from pc_data.errors import DataError
-    from pc_data.layouts import check_root
+    from pc_data.layouts import READERS, check_root
     from pc_data.nuscenes import NuScenes, list_versions
-    from pc_data.semantic_kitti import SemanticKITTI
 
-    if check_root(root, "nuScenes", "SemanticKITTI") == "SemanticKITTI":
-        return SemanticKITTI(root, split=split)
+    layout = check_root(root, *READERS)
+    if layout != "nuScenes":
+        return reader_class(READERS[layout])(root, split=split)
     refusal = DataError(f"{root} has no version")
     for version in reversed(list_versions(root)):  # trainval, test, mini
         try:

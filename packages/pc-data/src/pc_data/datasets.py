@@ -1,14 +1,23 @@
-"""Which datasets there are, by name."""
+"""Which datasets there are, by name, and what each of them offers."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
-from pc_data.nuscenes import NuScenes
-from pc_data.semantic_kitti import SemanticKITTI
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from pc_data.scan import Boxes, Camera, Scan
 
 DatasetName = Literal["nuscenes", "semantickitti"]
+
+_READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
+    "nuscenes": ("pc_data.nuscenes:NuScenes", "version"),
+    "semantickitti": ("pc_data.semantic_kitti:SemanticKITTI", ""),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,34 +26,132 @@ class DataConfig:
 
     Attributes:
         root: The dataset's folder.
-        name: Its layout: nuscenes or semantickitti.
-        version: Tables to read (nuScenes only).
+        name: Its layout, e.g. nuscenes or semantickitti.
+        version: Which form of it: the folder of the tables of nuScenes (v1.0-trainval, v1.0-mini,
+            v1.0-test). Empty for the usual one.
         split: Which scans: train, val, test or all.
     """
 
     root: Path
     name: DatasetName = "nuscenes"
-    version: str = "v1.0-trainval"
+    version: str = ""
     split: str = "train"
 
 
-def open_dataset(
-    config: DataConfig, *, split: str | None = None, labels: bool = True
-) -> NuScenes | SemanticKITTI:
+class Reader(Protocol):
+    """The scans of one split of a dataset, a map-style sequence, and each scan's parts by index."""
+
+    @property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """The split read."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are; all of them know `all`."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Training classes of points, index = label."""
+        ...
+
+    @property
+    def box_class_names(self) -> tuple[str, ...]:
+        """Classes of boxes, index = label; empty without boxes."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Their number."""
+        ...
+
+    @property
+    def intensity_mean(self) -> float:
+        """Mean of the intensity over the training split."""
+        ...
+
+    @property
+    def intensity_std(self) -> float:
+        """Standard deviation of it."""
+        ...
+
+    @property
+    def min_depth(self) -> float:
+        """A point counts as seen by a camera only beyond this depth in metres."""
+        ...
+
+    @property
+    def min_x(self) -> float:
+        """A point counts as seen only beyond this x of the scan's frame."""
+        ...
+
+    @property
+    def scene_names(self) -> tuple[str, ...]:
+        """The scenes (drives, sequences, rooms) of the split that are present."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Scan:
+        """Read one scan."""
+        ...
+
+    def scene_of(self, index: int) -> str:
+        """Name of the scene that a scan belongs to."""
+        ...
+
+    def scan_file(self, index: int) -> Path:
+        """Where a scan's points are."""
+        ...
+
+    def load_points(self, index: int) -> Float32[np.ndarray, "n c"]:
+        """Read a scan's points; the first three columns are x, y, z in metres."""
+        ...
+
+    def load_labels(self, index: int) -> Int64[np.ndarray, " n"] | None:
+        """Read the classes of a scan's points, -1 = ignored, or None without labels."""
+        ...
+
+    def load_boxes(self, index: int) -> Boxes | None:
+        """Read a scan's boxes, or None without boxes."""
+        ...
+
+    def cameras(self, index: int) -> tuple[Camera, ...]:
+        """The images taken with a scan; none is decoded."""
+        ...
+
+
+def reader_class(name: str) -> Callable[..., Reader]:
+    """The class that reads a layout; only its module is imported.
+
+    Raises:
+        ValueError: If no dataset has that name.
+    """
+    if name not in _READERS:
+        known = get_args(DatasetName)
+        nearest = difflib.get_close_matches(name, known, cutoff=0.4) or known
+        raise ValueError(f"no dataset is called {name!r}; the nearest are: {', '.join(nearest)}")
+    module, _, reader = _READERS[name][0].partition(":")
+    return getattr(import_module(module), reader)
+
+
+def open_dataset(config: DataConfig, *, split: str | None = None, labels: bool = True) -> Reader:
     """Open a dataset, or another split of it, with or without its labels.
 
     Raises:
         FileNotFoundError: If there is no such folder.
         DataError: If the folder is not such a dataset.
-        ValueError: If no dataset has that name.
+        ValueError: If no dataset has that name, or it has no such split or version.
     """
-    known = get_args(DatasetName)
-    if config.name not in known:
-        nearest = difflib.get_close_matches(config.name, known, cutoff=0.4) or known
-        raise ValueError(
-            f"no dataset is called {config.name!r}; the nearest are: {', '.join(nearest)}"
-        )
-    split = split or config.split
-    if config.name == "nuscenes":
-        return NuScenes(config.root, version=config.version, split=split, labels=labels)
-    return SemanticKITTI(config.root, split=split, labels=labels)
+    reader = reader_class(config.name)
+    version = _READERS[config.name][1]
+    if config.version and not version:
+        raise ValueError(f"version must be empty for {config.name}, got {config.version!r}")
+    form = {version: config.version} if config.version else {}
+    return reader(config.root, split=split or config.split, labels=labels, **form)

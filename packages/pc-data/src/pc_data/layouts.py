@@ -17,6 +17,10 @@ _MARKERS = {
 }
 
 
+READERS = {"nuScenes": "nuscenes", "SemanticKITTI": "semantickitti"}
+"""Layouts that are read, and what `pc_data.datasets` calls them."""
+
+
 def find_layout(root: Path) -> str | None:
     """Name the dataset whose files lie directly under a folder, or None.
 
@@ -60,7 +64,7 @@ def check_root(root: Path, *expected: str) -> str:
         if find_layout(place) in expected:
             raise DataError(f"{root} is not the root of {names}; pass {place}")
     if found is not None:
-        reader = _READERS.get(found)
+        reader = READERS.get(found)
         advice = f"read it as {reader}" if reader else f"pass a folder that holds {names}"
         raise DataError(f"{root} holds {found}, not {names}; {advice}")
     markers = " or ".join(_TELLTALE[name] for name in expected)
@@ -71,7 +75,6 @@ def check_root(root: Path, *expected: str) -> str:
     )
 
 
-_READERS = {"nuScenes": "nuscenes", "SemanticKITTI": "semantickitti"}
 _TELLTALE = {
     "nuScenes": "v1.0-*/ beside samples/",
     "SemanticKITTI": "dataset/sequences/ or sequences/",

@@ -5,13 +5,15 @@ follows from (seed, epoch), a sample's random numbers from (seed, epoch, index),
 loader starts at its step without replaying anything.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pc_data.batch import PointBatch, pack
+from pc_data.errors import DataError, OnError
 from pc_data.scan import Scan
 
 
@@ -54,11 +56,28 @@ class Samples(Dataset):
     Args:
         sources: Pairs of a dataset and the function that makes a sample of one of its scans.
         seed: Of all random numbers.
+        on_error: What damage does, in a file or in what a sample is made of: `raise` ends the run,
+            `skip` warns, counts it in `num_skipped` of this process and takes the next scan.
     """
 
-    def __init__(self, sources: Sequence[tuple[Scans, MakeSample]], *, seed: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[tuple[Scans, MakeSample]],
+        *,
+        seed: int,
+        on_error: OnError = "raise",
+    ) -> None:
+        """Keep the sources.
+
+        Raises:
+            ValueError: If `on_error` is neither.
+        """
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
         self.sources = list(sources)
         self.seed = seed
+        self.on_error = on_error
+        self.num_skipped = 0
         self.starts = np.cumsum([0, *(len(scans) for scans, _ in self.sources)])
 
     def __len__(self) -> int:
@@ -66,6 +85,19 @@ class Samples(Dataset):
 
     def __getitem__(self, index: tuple[int, int]) -> PointBatch:
         epoch, number = index
+        last: DataError | None = None
+        for step in range(len(self)):
+            try:
+                return self._make(epoch, (number + step) % len(self))
+            except DataError as error:
+                if self.on_error == "raise":
+                    raise
+                self.num_skipped += 1
+                last = error
+                warnings.warn(f"scan left out ({self.num_skipped} so far): {error}", stacklevel=2)
+        raise DataError(f"none of the {len(self)} scans can be used; the last: {last}")
+
+    def _make(self, epoch: int, number: int) -> PointBatch:
         source = int(np.searchsorted(self.starts, number, side="right")) - 1
         scans, make_sample = self.sources[source]
         scan = scans[int(number - self.starts[source])]

@@ -15,7 +15,7 @@ from pc_data.errors import DataError
 from pc_data.layouts import check_root, known_split
 from pc_data.nuscenes_tables import CAMERAS, Keyframes, read_keyframes
 from pc_data.points import count_points, map_labels, raise_defect, read_labels, read_points
-from pc_data.scan import Camera, Scan
+from pc_data.scan import Boxes, Camera, Scan
 
 CLASS_NAMES = (
     "barrier",
@@ -57,7 +57,9 @@ class NuScenes:
         root: The dataset's folder.
         version: The tables' folder.
         split: The split read.
+        splits: The splits that there are.
         class_names: The 16 lidarseg classes, index = label.
+        box_class_names: None; boxes are not read.
         num_classes: 16.
         intensity_mean: Mean of the intensity over the training split (ScaLR's value).
         intensity_std: Standard deviation of it.
@@ -66,7 +68,9 @@ class NuScenes:
         scene_names: The scenes of the split that are present.
     """
 
+    splits = SPLITS
     class_names = CLASS_NAMES
+    box_class_names: tuple[str, ...] = ()
     num_classes = len(CLASS_NAMES)
     intensity_mean = 18.742355
     intensity_std = 22.04632
@@ -176,6 +180,10 @@ class NuScenes:
             return None
         num_points = count_points(self.scan_file(index), num_columns=5)
         return map_labels(read_labels(file, dtype="u1", num_points=num_points), _CLASS_OF_RAW, file)
+
+    def load_boxes(self, index: int) -> Boxes | None:  # noqa: ARG002
+        """None: boxes are not read."""
+        return None
 
     def cameras(self, index: int) -> tuple[Camera, ...]:
         """The cameras of a keyframe; no image is opened."""

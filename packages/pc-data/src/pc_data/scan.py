@@ -58,6 +58,27 @@ class Camera:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """Objects of a scan as boxes that are turned about the vertical axis only.
+
+    Attributes:
+        cuboid: Centre x, y, z, then length (along the heading), width and height in metres, then
+            the heading in radians, counter-clockwise from +x; all in the scan's frame. The order
+            of `pc_geometry.boxes`.
+        labels: Class of each box, an index into the reader's `box_class_names`, -1 = none of them.
+        track: Name of the object that a box is of, the same in every scan that shows it; empty
+            where the dataset does not say.
+    """
+
+    cuboid: Float64[np.ndarray, "k 7"]
+    labels: Int64[np.ndarray, " k"]
+    track: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.cuboid)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scan:
     """Points of one moment in one frame, and what is known of each.
 
@@ -69,6 +90,7 @@ class Scan:
         normal: Unit surface normals.
         labels: Training class of each point, -1 = ignored.
         instance: Object of each point, 0 = none.
+        boxes: The objects as boxes.
         cameras: The images taken with the scan.
         pose: World-from-scan.
         timestamp: Seconds.
@@ -81,6 +103,7 @@ class Scan:
     normal: Float32[np.ndarray, "n 3"] | None = None
     labels: Int64[np.ndarray, " n"] | None = None
     instance: Int64[np.ndarray, " n"] | None = None
+    boxes: Boxes | None = None
     cameras: tuple[Camera, ...] = ()
     pose: Float64[np.ndarray, "4 4"] | None = None
     timestamp: float = 0.0
@@ -89,7 +112,7 @@ class Scan:
         return len(self.xyz)
 
     def select(self, keep: Int64[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> "Scan":
-        """Keep some points, given by index (in that order) or by mask; cameras stay."""
+        """Keep some points, given by index (in that order) or by mask; cameras and boxes stay."""
         per_point = ("xyz", "intensity", "color", "normal", "labels", "instance")
         kept = {
             name: value[keep] for name in per_point if (value := getattr(self, name)) is not None

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, Int64
 from pc_data.errors import DataError
 from pc_data.layouts import check_root, known_split
 from pc_data.points import count_points, map_labels, raise_defect, read_labels, read_points
-from pc_data.scan import Camera, Scan
+from pc_data.scan import Boxes, Camera, Scan
 
 CLASS_NAMES = (
     "car",
@@ -86,7 +86,9 @@ class SemanticKITTI:
     Attributes:
         root: The dataset's folder.
         split: The split read.
+        splits: The splits that there are.
         class_names: The 19 classes, index = label.
+        box_class_names: None; boxes are not read.
         num_classes: 19.
         intensity_mean: Mean of the intensity over the training split (ScaLR's value).
         intensity_std: Standard deviation of it.
@@ -95,7 +97,9 @@ class SemanticKITTI:
         scene_names: The sequences of the split that are present, e.g. `08`.
     """
 
+    splits = tuple(SPLITS)
     class_names = CLASS_NAMES
+    box_class_names: tuple[str, ...] = ()
     num_classes = len(CLASS_NAMES)
     intensity_mean = 0.28613698
     intensity_std = 0.14090556
@@ -195,6 +199,10 @@ class SemanticKITTI:
         """
         file, raw = self._load_raw(index)
         return None if raw is None else map_labels(raw & 0xFFFF, _CLASS_OF_RAW, file)
+
+    def load_boxes(self, index: int) -> Boxes | None:  # noqa: ARG002
+        """None: boxes are not read."""
+        return None
 
     def cameras(self, index: int) -> tuple[Camera, ...]:
         """The left colour camera if the scan has its image; only the image's header is read.

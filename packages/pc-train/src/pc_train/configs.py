@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pc_data.datasets import DataConfig
+from pc_data.errors import OnError
 from pc_data.limits import require_not_negative, require_positive
 
 from pc_train.hardware import HardwareConfig
@@ -30,6 +31,8 @@ class SegmentationConfig:
         voxel_size: Metres; one point of each voxel stays.
         max_points: Points of a training sample.
         seed: Of the label subset, the order, the augmentation and the head.
+        on_error: What a damaged training scan does: raise ends the run, skip warns and takes the
+            next one. Evaluation never leaves a scan out.
         save_every: Steps between checkpoints.
         hardware: Devices and precision.
     """
@@ -50,6 +53,7 @@ class SegmentationConfig:
     voxel_size: float = 0.1
     max_points: int = 20_000
     seed: int = 0
+    on_error: OnError = "raise"
     save_every: int = 500
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

@@ -261,7 +261,9 @@ def _training_samples(
         voxel_size=config.voxel_size,
         max_points=config.max_points,
     )
-    return Samples([(_Chosen(dataset, indices), make_sample)], seed=config.seed)
+    return Samples(
+        [(_Chosen(dataset, indices), make_sample)], seed=config.seed, on_error=config.on_error
+    )
 
 
 def _count_steps(config: SegmentationConfig, num_chosen: int, num_scans: int) -> int:
