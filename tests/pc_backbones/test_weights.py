@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from pc_backbones import create_backbone, load_backbone, read_card, save_backbone
-from pc_backbones.atomic import atomic_file
+from pc_geometry.atomic import atomic_file
 from safetensors.torch import save_file
 
 NAME = "waffleiron_6_64"
@@ -88,7 +88,7 @@ def test_failure_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
     def full_disk(handle):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pc_backbones.atomic.os.fsync", full_disk)
+    monkeypatch.setattr("pc_geometry.atomic.os.fsync", full_disk)
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.zero_()

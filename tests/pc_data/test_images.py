@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from pc_data import Camera
 from pc_data.images import resize_image, resize_pixels
+from PIL import Image
 
 
 def bilinear(image, size):
@@ -87,3 +89,45 @@ def test_resized_pixels_point_at_the_same_thing():
     resized = resize_image(image, (45, 120))
     assert resized[0, pixel[:, 1], pixel[:, 0]].min() >= 0.25
     assert resized[0, pixel[:, 1], pixel[:, 0]].mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("size", "at_least", "expected"),
+    [
+        ((1600, 896), (448, 224), (800, 448)),  # a quarter would be too narrow
+        ((1600, 896), (400, 224), (400, 224)),
+        ((1600, 896), (100, 100), (200, 112)),
+        ((1600, 900), (300, 200), (400, 225)),  # an eighth is no whole number of rows
+        ((1601, 900), (300, 200), (1601, 900)),
+        ((64, 48), (448, 224), (64, 48)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path, size, at_least, expected):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (7, 9, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    camera = camera_of(tmp_path, picture, "JPEG")
+    pixels = camera.load_image(at_least=at_least)
+    assert (pixels.shape[1], pixels.shape[0]) == expected
+    # A position scales with the size: the mean of a block of pixels is the pixel in its place.
+    factor = size[0] // expected[0]
+    whole = camera.load_image().astype(float)
+    blocks = whole.reshape(expected[1], factor, expected[0], factor, 3).mean((1, 3))
+    assert np.abs(blocks - pixels).mean() < 1
+
+
+def test_a_png_is_decoded_whole(tmp_path):
+    camera = camera_of(tmp_path, Image.new("RGB", (320, 160), (9, 99, 200)), "PNG")
+    assert camera.load_image(at_least=(10, 10)).shape == (160, 320, 3)
+
+
+def camera_of(folder, picture, kind):
+    file = folder / "image"
+    picture.save(file, format=kind, quality=95)
+    return Camera(
+        name="CAM",
+        image_file=file,
+        image_size=picture.size,
+        intrinsics=np.eye(3),
+        from_scan=np.eye(4),
+    )

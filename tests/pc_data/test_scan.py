@@ -8,7 +8,7 @@ import pytest
 from pc_data import Camera, DataError, Scan
 from PIL import Image
 
-FIELDS = ("xyz", "intensity", "color", "normal", "labels", "instance")
+FIELDS = ("xyz", "intensity", "color", "normal", "labels", "instance", "time")
 
 
 def full_scan(n=6):
@@ -21,6 +21,7 @@ def full_scan(n=6):
         normal=rng.random((n, 3), np.float32),
         labels=rng.integers(-1, 5, n),
         instance=rng.integers(0, 5, n),
+        time=rng.random(n, np.float32),
         cameras=(camera(), dataclasses.replace(camera(), name="BACK")),
         pose=np.eye(4),
         timestamp=1.5,

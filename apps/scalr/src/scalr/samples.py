@@ -66,10 +66,12 @@ def make_pair(
             f"{box[0]} to {box[1]} m; check the units (metres), or widen fov"
         )
     view = view.select(inside)
+    height, width = image_size
+    image = camera.load_image(at_least=(width, height))
     return to_batch(
         view,
         point_features(view, intensity_mean=intensity_mean, intensity_std=intensity_std),
         num_neighbors=num_neighbors,
-        image=resize_image(camera.load_image(), image_size, antialias=antialias),
+        image=resize_image(image, image_size, antialias=antialias),
         pixel=resize_pixels(pixel[inside], camera.image_size, image_size),
     )

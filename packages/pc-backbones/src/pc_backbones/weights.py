@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pc_backbones.atomic import atomic_file
+from pc_geometry.atomic import atomic_file
 from pc_backbones.contract import Backbone
 from pc_backbones.zoo import create_backbone
 

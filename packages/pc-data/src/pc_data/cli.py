@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pc_data.commandline import run
+from pc_data.datasets import DataConfig
 from pc_data.progress import progress_line
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run `pc-data` with the given arguments, or those of the process, and return its exit code."""
     return run(
-        {"make": make, "check": check, "show": show},
+        {"make": make, "check": check, "stats": stats, "show": show, "map": map_},
         prog="pc-data",
         description="LiDAR datasets: make a synthetic one, check one, look at one.",
         argv=argv,
@@ -88,8 +89,7 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     """
     from pc_data.show import show_scan
 
-    if out.is_dir() or out.suffix != ".png":
-        raise ValueError(f"--out must be a file that ends in .png, got {out}")
+    _require_picture(out)
     dataset = _open(root, split)
     if not 0 <= index < len(dataset):
         raise ValueError(
@@ -100,6 +100,61 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     print(f"wrote {out}: scan {scan.name}, {index + 1} of {len(dataset)} in split {split}")
+
+
+def stats(root: Path, *, split: str = "all", out: Path = Path("stats.png")) -> None:
+    """Count points and classes of every scan, as a table and as a picture.
+
+    Args:
+        root: The dataset's folder, in its official layout.
+        split: Split to count.
+        out: The picture's file.
+    """
+    from pc_data.stats import draw_stats, take_stats
+
+    _require_picture(out)
+    counted = take_stats(_open(root, split), progress=progress_line("counting"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_stats(counted).savefig(out)
+    print(f"{counted.text()}\nwrote {out}")
+
+
+def map_(
+    function: str,
+    data: DataConfig,
+    *,
+    out: Path,
+    shard_size: int = 64,
+    jobs: int = -1,
+    backend: Literal["loky", "threading", "sequential", "ray"] = "loky",
+) -> None:
+    """Run a function over every scan of a dataset and keep what it returns; resumable.
+
+    Args:
+        function: As package.module:function; gets a Scan, returns arrays by name.
+        data: The dataset.
+        out: Folder of the results; the same command continues there.
+        shard_size: Scans whose results share a file.
+        jobs: Parallel jobs; -1 for one a processor.
+        backend: loky (processes), threading, sequential, or ray for a cluster.
+    """
+    from pc_data.mapping import find_function, map_dataset
+
+    mapped = map_dataset(
+        find_function(function),
+        data,
+        out,
+        shard_size=shard_size,
+        num_jobs=jobs,
+        backend=backend,
+        progress=progress_line("scans"),
+    )
+    print(f"wrote {out}: results of {len(mapped):,} scans in {mapped.num_shards:,} files")
+
+
+def _require_picture(out: Path) -> None:
+    if out.is_dir() or out.suffix != ".png":
+        raise ValueError(f"--out must be a file that ends in .png, got {out}")
 
 
 def _open(root: Path, split: str) -> "Reader":

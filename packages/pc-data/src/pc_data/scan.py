@@ -1,6 +1,8 @@
 """One LiDAR or RGB-D scan as plain arrays, with the cameras that saw it."""
 
 import dataclasses
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,13 @@ class Camera:
 
     Attributes:
         name: The sensor's name in its dataset, e.g. `CAM_FRONT`.
-        image_file: The JPEG or PNG.
+        image_file: The JPEG or PNG, or the table that holds it among others.
         image_size: (width, height) in pixels.
         intrinsics: Camera matrix K, in pixels of an image of that size.
         from_scan: Camera-from-scan, metres; the camera looks along +z, x right, y down. Affine
             rather than rigid, so that it stays true when the scan is flipped or scaled.
+        load_bytes: Fetches the JPEG or PNG out of a table; None where the file itself is one.
+            Picklable, so that the camera can go to a worker.
     """
 
     name: str
@@ -28,9 +32,15 @@ class Camera:
     image_size: tuple[int, int]
     intrinsics: Float64[np.ndarray, "3 3"]
     from_scan: Float64[np.ndarray, "4 4"]
+    load_bytes: Callable[[], bytes] | None = None
 
-    def load_image(self) -> UInt8[np.ndarray, "h w 3"]:
+    def load_image(self, *, at_least: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """Decode the image as RGB.
+
+        Args:
+            at_least: (width, height) that will do. A JPEG is then decoded at 1/2, 1/4 or 1/8 of
+                its size, each pixel the mean of those it replaces, if that divides both sides and
+                stays as large: a pixel position scales with the size of what is returned.
 
         Raises:
             DataError: If the file is missing, does not decode, or has another size.
@@ -42,19 +52,32 @@ class Camera:
                 f"{self.image_file}: image file is missing; restore it or drop the scan"
             )
         try:
-            with Image.open(self.image_file) as image:
+            encoded = self.image_file if self.load_bytes is None else io.BytesIO(self.load_bytes())
+            with Image.open(encoded) as image:
+                size = image.size
+                if at_least is not None and size == tuple(self.image_size):
+                    image.draft("RGB", _reduced_size(size, at_least))
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{self.image_file}: image does not decode ({error}); fetch the file again"
             ) from error
-        height, width = pixels.shape[:2]
-        if (width, height) != tuple(self.image_size):
+        if size != tuple(self.image_size):
             raise DataError(
-                f"{self.image_file}: image is {width}x{height} pixels but its calibration is for "
-                f"{self.image_size[0]}x{self.image_size[1]}; use the original image"
+                f"{self.image_file}: image is {size[0]}x{size[1]} pixels but its calibration is "
+                f"for {self.image_size[0]}x{self.image_size[1]}; use the original image"
             )
         return pixels
+
+
+def _reduced_size(size: tuple[int, int], at_least: tuple[int, int]) -> tuple[int, int]:
+    """The smallest exact fraction of `size` that a JPEG decodes to and that is large enough."""
+    for factor in (8, 4, 2):
+        width, height = size[0] // factor, size[1] // factor
+        exact = size[0] % factor == size[1] % factor == 0
+        if exact and width >= at_least[0] and height >= at_least[1]:
+            return width, height
+    return size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +113,7 @@ class Scan:
         normal: Unit surface normals.
         labels: Training class of each point, -1 = ignored.
         instance: Object of each point, 0 = none.
+        time: Seconds before the scan's timestamp, where points of earlier sweeps are among them.
         boxes: The objects as boxes.
         cameras: The images taken with the scan.
         pose: World-from-scan.
@@ -103,6 +127,7 @@ class Scan:
     normal: Float32[np.ndarray, "n 3"] | None = None
     labels: Int64[np.ndarray, " n"] | None = None
     instance: Int64[np.ndarray, " n"] | None = None
+    time: Float32[np.ndarray, " n"] | None = None
     boxes: Boxes | None = None
     cameras: tuple[Camera, ...] = ()
     pose: Float64[np.ndarray, "4 4"] | None = None
@@ -113,7 +138,7 @@ class Scan:
 
     def select(self, keep: Int64[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> "Scan":
         """Keep some points, given by index (in that order) or by mask; cameras and boxes stay."""
-        per_point = ("xyz", "intensity", "color", "normal", "labels", "instance")
+        per_point = ("xyz", "intensity", "color", "normal", "labels", "instance", "time")
         kept = {
             name: value[keep] for name in per_point if (value := getattr(self, name)) is not None
         }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from pc_backbones.atomic import atomic_file
+from pc_geometry.atomic import atomic_file
 
 from pc_train.notices import notice
 

@@ -16,7 +16,7 @@ from pc_backbones import (
     read_card,
     save_backbone,
 )
-from pc_backbones.atomic import atomic_file
+from pc_geometry.atomic import atomic_file
 from pc_backbones.published import FILE_NAMES
 from torch import nn
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from pc_backbones.atomic import atomic_file
+from pc_geometry.atomic import atomic_file
 
 from pc_train.notices import is_first_process
 
