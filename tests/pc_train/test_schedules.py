@@ -19,7 +19,9 @@ def test_warmup_cosine_by_hand():
 
 def test_layer_decay_is_the_papers():
     layers = [nn.Linear(1, 1) for _ in range(49)]  # embedding and 48 layers
-    scales = [group["scale"] for group in layer_decay_groups(layers, nn.Linear(1, 1), decay=0.99)]
+    groups = layer_decay_groups(layers, nn.Linear(1, 1), decay=0.99)
+    scales = [group["scale"] for group in groups if group["decays"]]
+    assert scales == [group["scale"] for group in groups if not group["decays"]]
     assert (scales[-1], scales[-2]) == (1, 0.99)
     assert scales[0] == pytest.approx(0.611, abs=1e-3)
     few = layer_decay_groups(layers, nn.Linear(1, 1), decay=0.95)

@@ -16,8 +16,8 @@ from pc_backbones import (
     read_card,
     save_backbone,
 )
-from pc_geometry.atomic import atomic_file
 from pc_backbones.published import FILE_NAMES
+from pc_geometry.atomic import atomic_file
 from torch import nn
 
 from pc_train.runs import CONFIG

@@ -31,15 +31,23 @@ def adamw_warmup_cosine(
     """AdamW with that schedule per step, in the form that Lightning takes.
 
     Args:
-        groups: Parameter groups; `scale` multiplies the learning rate of a group.
+        groups: Parameter groups; `scale` multiplies the learning rate of a group, `decays` tells
+            whether weight decay applies to it, as it does by default.
         lr: Peak learning rate.
-        weight_decay: On every parameter.
+        weight_decay: Of the groups that decay.
         min_lr: Learning rate at the end.
         warmup_steps: Steps of the linear rise; cut to a tenth of a run shorter than ten of them.
         num_steps: Length of the run.
     """
     warmup_steps = min(warmup_steps, max(num_steps // 10, 1))
-    scaled = [{"params": group["params"], "lr": lr * group.get("scale", 1.0)} for group in groups]
+    scaled = [
+        {
+            "params": group["params"],
+            "lr": lr * group.get("scale", 1.0),
+            "weight_decay": weight_decay if group.get("decays", True) else 0.0,
+        }
+        for group in groups
+    ]
     optimizer = torch.optim.AdamW(scaled, lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -55,6 +63,8 @@ def layer_decay_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups whose learning rate shrinks by `decay` per layer away from the head.
 
+    Biases, norms and other parameters of one dimension are groups without weight decay.
+
     Args:
         layers: Modules from input to output (`backbone.layer_groups()`).
         head: Keeps the full learning rate.
@@ -62,8 +72,11 @@ def layer_decay_groups(
 
     Source: ScaLR's fine-tuning (Puy et al., CVPR 2024): the embedding is the first layer.
     """
-    modules = [*layers, head]
-    return [
-        {"params": list(module.parameters()), "scale": decay ** (len(layers) - index)}
-        for index, module in enumerate(modules)
-    ]
+    groups = []
+    for index, module in enumerate([*layers, head]):
+        parameters = list(module.parameters())
+        for decays in (True, False):
+            chosen = [value for value in parameters if (value.ndim > 1) == decays]
+            scale = decay ** (len(layers) - index)
+            groups.append({"params": chosen, "scale": scale, "decays": decays})
+    return [group for group in groups if group["params"]]

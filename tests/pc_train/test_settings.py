@@ -1,0 +1,119 @@
+"""What the settings of probing and fine-tuning change, seen where training would begin."""
+
+import dataclasses
+
+import pytest
+import torch
+from pc_data.datasets import DataConfig
+from pc_train import downstream
+from pc_train.configs import FineTuneConfig, ProbeConfig
+from pc_train.hardware import HardwareConfig
+from safetensors.torch import load_file
+
+
+class Begun(Exception):  # noqa: N818 - not an error
+    pass
+
+
+@pytest.fixture
+def begin(backbone, street_world, tmp_path, monkeypatch):
+    """Run until training would begin; give the model, the samples and fit's arguments."""
+    caught = {}
+
+    def fit(model, samples, **arguments):
+        caught.update(arguments, model=model, samples=samples)
+        raise Begun
+
+    monkeypatch.setattr(downstream, "fit", fit)
+
+    def call(run, kind, **changes):
+        config = kind(
+            backbone=backbone,
+            data=DataConfig(root=street_world),
+            out=tmp_path / str(len(list(tmp_path.iterdir()))),
+            batch_size=1,
+            hardware=HardwareConfig(accelerator="cpu", num_workers=0),
+        )
+        with pytest.raises(Begun):
+            run(dataclasses.replace(config, **changes))
+        return dict(caught)
+
+    return call
+
+
+def weights_of(begun):
+    return begun["model"].backbone.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("run", "kind"), [(downstream.probe, ProbeConfig), (downstream.finetune, FineTuneConfig)]
+)
+def test_random_weights(begin, backbone, run, kind):
+    saved = load_file(backbone / "backbone.safetensors")
+    trained = weights_of(begin(run, kind))
+    control = weights_of(begin(run, kind, random_weights=True, seed=5))
+    again = weights_of(begin(run, kind, random_weights=True, seed=5))
+    other = weights_of(begin(run, kind, random_weights=True, seed=6))
+    learned = [name for name, value in saved.items() if value.ndim > 1]
+    for name, value in saved.items():
+        torch.testing.assert_close(trained[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(control[name], again[name], rtol=0, atol=0)
+    assert all(not torch.equal(control[name], saved[name]) for name in learned)
+    assert all(not torch.equal(control[name], other[name]) for name in learned)
+
+
+def test_length_of_a_run(begin):
+    assert begin(downstream.probe, ProbeConfig, epochs=7)["num_steps"] == 14
+    assert begin(downstream.probe, ProbeConfig, epochs=7, batch_size=2)["num_steps"] == 7
+    assert begin(downstream.probe, ProbeConfig, epochs=7, max_steps=3)["num_steps"] == 3
+    schedule = begin(downstream.probe, ProbeConfig, warmup_epochs=3, epochs=9)["model"].schedule
+    assert schedule["warmup_steps"] == 6
+    assert schedule["num_steps"] == 18
+
+
+def test_share_of_the_labels(begin):
+    begun = begin(downstream.finetune, FineTuneConfig, fraction=0.5)
+    assert len(begun["samples"]) == 1
+    chosen = {
+        begin(downstream.probe, ProbeConfig, fraction=0.5, seed=seed)["samples"][0, 0].names
+        for seed in range(8)
+    }
+    assert len(chosen) == 2
+
+
+def test_damage(begin):
+    assert begin(downstream.probe, ProbeConfig)["samples"].on_error == "raise"
+    assert begin(downstream.probe, ProbeConfig, on_error="skip")["samples"].on_error == "skip"
+
+
+def test_optimizer_of_fine_tuning(begin):
+    begun = begin(
+        downstream.finetune,
+        FineTuneConfig,
+        lr=0.4,
+        layer_decay=0.5,
+        weight_decay=0.25,
+        drop_path=0.125,
+        warmup_epochs=0,
+        epochs=50,
+    )
+    model = begun["model"]
+    assert {layer.drop_path for layer in model.modules() if hasattr(layer, "drop_path")} == {0.125}
+    optimizer = model.configure_optimizers()["optimizer"]
+    held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert held.keys() == {id(p) for p in model.parameters()}
+    layers = model.backbone.layer_groups()
+    for distance, layer in enumerate(reversed(layers), start=1):
+        for parameter in layer if isinstance(layer, (list, tuple)) else layer.parameters():
+            assert held[id(parameter)]["initial_lr"] == pytest.approx(0.4 * 0.5**distance)
+    for parameter in model.head.parameters():
+        assert held[id(parameter)]["initial_lr"] == pytest.approx(0.4)
+        assert held[id(parameter)]["weight_decay"] == (0.25 if parameter.ndim > 1 else 0)
+
+
+def test_optimizer_of_probing_holds_the_head_alone(begin):
+    model = begin(downstream.probe, ProbeConfig, lr=0.3, weight_decay=0.2)["model"]
+    optimizer = model.configure_optimizers()["optimizer"]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.head.parameters()}
+    assert not any(p.requires_grad for p in model.backbone.parameters())
