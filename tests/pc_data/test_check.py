@@ -1,16 +1,19 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from pc_data.check import check_dataset
 from pc_data.errors import DataError
 
+from tests.pc_data.tiny_nuscenes import add_panoptic, annotate, panoptic_file
 from tests.pc_data.tiny_worlds import (
     IMAGE_SIZE,
     NUM_POINTS,
     edit_rows,
     write_image,
+    write_json,
     write_nuscenes,
     write_semantic_kitti,
 )
@@ -49,6 +52,78 @@ def test_clean_semantic_kitti(kitti):
     assert inventory.split_sizes == {"train": 2, "val": 2, "test": 0}
     assert (inventory.num_images, inventory.num_labelled) == (2, 4)
     assert any("2 of 4 scans lack an image" in note for note in report.notes)
+
+
+def test_panoptic_labels_boxes_and_sweeps_are_examined(nuscenes):
+    add_panoptic(nuscenes)
+    annotate(nuscenes, ("scene-0061-0", "vehicle.car", {}))
+    report = check_dataset(nuscenes)
+    assert report.ok
+    assert report.notes == ()
+    np.savez_compressed(panoptic_file(nuscenes), data=np.zeros(3, np.uint16))
+    edit_rows(nuscenes / "v1.0-trainval/sample_annotation.json", size=[0, 0, 0])
+    sweeps = nuscenes / "sweeps/LIDAR_TOP"
+    _truncate(sweeps / "data-scene-0103-0-LIDAR_TOP-False.pcd.bin")
+    _poison(sweeps / "data-scene-0103-1-LIDAR_TOP-False.pcd.bin")
+    (sweeps / "data-scene-0061-0-LIDAR_TOP-False.pcd.bin").unlink()
+    report = check_dataset(nuscenes)
+    assert sorted(defect.partition(": ")[0].rpartition("/")[2] for defect in report.defects) == [
+        "data-scene-0061-0-LIDAR_TOP-False.pcd.bin",
+        "data-scene-0061-0-LIDAR_TOP-True_panoptic.npz",
+        "data-scene-0103-0-LIDAR_TOP-False.pcd.bin",
+        "data-scene-0103-1-LIDAR_TOP-False.pcd.bin",
+        "sample_annotation.json",
+    ]
+
+
+def test_panoptic_labels_are_counted_where_lidarseg_is_absent(tmp_path):
+    root = add_panoptic(write_nuscenes(tmp_path, lidarseg=False))
+    report = check_dataset(root)
+    assert report.ok
+    assert report.inventories[0].num_labelled == 4
+    assert report.inventories[0].class_share["car"] == pytest.approx(0.4)
+    assert any("panoptic labels alone (lidarseg.json is absent)" in n for n in report.notes)
+
+
+def test_what_keyframes_do_without_is_a_note(nuscenes):
+    shutil.rmtree(nuscenes / "sweeps")
+    (nuscenes / "v1.0-trainval/instance.json").unlink()
+    report = check_dataset(nuscenes)
+    assert report.ok
+    for note in (
+        "sweeps/LIDAR_TOP is absent; only sweeps between keyframes need it",
+        "instance.json is absent; only boxes need it",
+        "no objects of points (panoptic.json is absent)",
+    ):
+        assert any(note in found for found in report.notes)
+    edit_rows(nuscenes / "v1.0-trainval/sample_data.json", prev="")
+    add_panoptic(nuscenes)
+    write_json(nuscenes / "v1.0-trainval/panoptic.json", [])
+    report = check_dataset(nuscenes)
+    assert report.ok
+    for note in ("no sweeps between keyframes", "panoptic.json: no row for 4 of 4 keyframes"):
+        assert any(note in found for found in report.notes)
+
+
+def test_damaged_tables_of_boxes_leave_the_scans(nuscenes):
+    (nuscenes / "v1.0-trainval/sample_annotation.json").write_text("[")
+    report = check_dataset(nuscenes)
+    assert report.inventories[0].num_scans == 4
+    assert len(report.defects) == 1
+    assert "sample_annotation.json: not a JSON list" in report.defects[0]
+
+
+def test_links_that_contradict_each_other_are_defects(nuscenes):
+    table = nuscenes / "v1.0-trainval/sample_data.json"
+    rows = json.loads(table.read_text())
+    for row in rows:
+        if row["prev"].endswith("False"):
+            row["prev"] = row["token"]
+    table.write_text(json.dumps(rows))
+    report = check_dataset(nuscenes)
+    assert len(report.defects) == 4
+    assert all("is not earlier than it" in defect for defect in report.defects)
+    assert report.inventories[0].num_labelled == 4
 
 
 def test_report_survives_json(nuscenes):

@@ -3,11 +3,11 @@ import pickle
 
 import numpy as np
 import pytest
+from pc_data import nuscenes_rows
 from pc_data import nuscenes_splits as splits
-from pc_data import nuscenes_tables
 from pc_data.check import check_dataset
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.nuscenes import CLASS_NAMES, NuScenes, split_scenes
 from pc_geometry import project_points
 
 from tests.pc_data.tiny_worlds import (
@@ -59,6 +59,34 @@ def test_known_scenes_are_where_they_belong():
     everything = {*splits.TRAIN, *splits.VAL, *splits.TEST}
     assert "scene-0005" in everything
     assert "scene-0040" not in everything
+
+
+def test_slidr_splits_part_the_training_scenes():
+    assert (len(splits.SLIDR_TRAIN), len(set(splits.SLIDR_VAL))) == (600, 100)
+    assert {*splits.SLIDR_TRAIN, *splits.SLIDR_VAL} == set(splits.TRAIN)
+    assert (splits.SLIDR_VAL[0], splits.SLIDR_VAL[-1]) == ("scene-0008", "scene-1107")
+
+
+@pytest.mark.parametrize(
+    ("percent", "count", "first"),
+    [(1, 7, 100), (5, 35, 20), (10, 70, 10), (25, 175, 4), (100, 700, 1)],
+)
+def test_slidr_share_counts_training_scenes_in_their_order(percent, count, first):
+    scenes = list(splits.TRAIN)
+    np.random.default_rng(0).shuffle(scenes)
+    share = splits.slidr_share(scenes, percent=percent)
+    assert len(share) == count
+    assert share[0] == scenes[first - 1]
+    assert share[-1] == scenes[699]  # the last of each hundred is in
+    mixed = [name for pair in zip(splits.VAL * 5, scenes, strict=False) for name in pair]
+    assert splits.slidr_share(mixed, percent=percent) == share
+
+
+def test_slidr_share_of_what_there_is_not():
+    with pytest.raises(ValueError, match=r"percent must be one of 1, 5, 10, 25, 100, got 2$"):
+        splits.slidr_share(splits.TRAIN, percent=2)
+    with pytest.raises(ValueError, match="1 % needs at least 100 training scenes, got 99"):
+        splits.slidr_share(splits.TRAIN[:99], percent=1)
 
 
 # --- the real keyframe
@@ -192,6 +220,18 @@ def test_splits_choose_scenes(world):
     assert len(NuScenes(world, split="mini_train")) == 2
 
 
+def test_slidr_splits_choose_scenes(world):
+    assert NuScenes(world, split="slidr_train").scene_names == ("scene-0061",)
+    with pytest.raises(DataError, match="no keyframe of split 'slidr_val'"):
+        NuScenes(world, split="slidr_val")
+
+
+def test_every_split_is_known(world):
+    for split in NuScenes.splits:
+        names = split_scenes(split, version="v1.0-trainval")
+        assert names is None if split == "all" else len(names) == len(set(names)) > 1
+
+
 def test_mini_version_uses_the_mini_splits(tmp_path):
     world = write_nuscenes(tmp_path, version="v1.0-mini")
     assert NuScenes(world, version="v1.0-mini").scene_names == ("scene-0061",)
@@ -223,7 +263,7 @@ def test_pickled_dataset_reads_the_same(world):
 
 def test_rows_are_decoded_across_chunk_borders(world, monkeypatch):
     expected = [scan.name for scan in NuScenes(world, split="all")]
-    monkeypatch.setattr(nuscenes_tables, "_CHUNK", 600)  # longer than a row, shorter than two
+    monkeypatch.setattr(nuscenes_rows, "_CHUNK", 600)  # longer than a row, shorter than two
     assert [scan.name for scan in NuScenes(world, split="all")] == expected
 
 
@@ -312,6 +352,13 @@ def test_label_file_outside_the_root(world):
     edit_rows(world / "v1.0-trainval/lidarseg.json", filename="../x")
     with pytest.raises(DataError, match=r"lidarseg\.json: file '../x' lies outside"):
         NuScenes(world)
+
+
+def test_labels_of_an_unknown_scan(world):
+    edit_rows(world / "v1.0-trainval/lidarseg.json", sample_data_token="x")
+    assert NuScenes(world)[0].labels is None  # they may be of another split
+    with pytest.raises(DataError, match=r"lidarseg\.json: labels of x, which is no usable LIDAR"):
+        NuScenes(world, split="all")
 
 
 def test_dangling_sensor(world):

@@ -3,6 +3,8 @@ import json
 
 import numpy as np
 import pytest
+from pc_data.check import check_dataset
+from pc_data.nuscenes import CLASS_NAMES, NuScenes
 from pc_data.nuscenes_splits import TRAIN, VAL
 from pc_data.synthetic import make_street_nuscenes
 from pc_data.synthetic.categories import NUSCENES_INDEX, NUSCENES_NAMES
@@ -10,6 +12,7 @@ from pc_data.synthetic.nuscenes import _record
 from pc_data.synthetic.output import make_frames
 from pc_data.synthetic.rig import CAMERAS, quaternion, small_rotation
 from pc_data.synthetic.sensors import render
+from pc_geometry.boxes import points_in_boxes
 from PIL import Image
 
 from tests.real_data import REAL_DATA, needs_real_data
@@ -30,6 +33,7 @@ _TABLES = [
     "sensor",
     "visibility",
     "lidarseg",
+    "panoptic",
 ]
 
 
@@ -90,6 +94,11 @@ def test_all_tables_and_files_are_there(root, tables):
     for row in tables["lidarseg"]:
         assert (root / row["filename"]).stat().st_size == 32 * 1084
         assert row["filename"] == f"lidarseg/v1.0-trainval/{row['sample_data_token']}_lidarseg.bin"
+    for row in tables["panoptic"]:
+        assert row["filename"] == f"panoptic/v1.0-trainval/{row['sample_data_token']}_panoptic.npz"
+        with np.load(root / row["filename"]) as archive:
+            assert [(name, archive[name].dtype) for name in archive] == [("data", np.uint16)]
+    assert not (root / "sweeps").exists()
     for row in tables["map"]:
         assert (root / row["filename"]).is_file()
     assert [row["name"] for row in tables["category"]] == list(NUSCENES_NAMES)
@@ -174,6 +183,74 @@ def test_boxes_hold_the_points_of_their_object(root, tables):
         same += (raw[inside] == NUSCENES_NAMES.index(kinds[box["instance_token"]])).sum()
     assert total > 2000
     assert same / total > 0.85
+
+
+def test_panoptic_labels_name_the_object_of_the_box(root, tables):
+    """Official rules: class and object of things, class of stuff, nothing for things in no box."""
+    lidarseg = {row["sample_data_token"]: row["filename"] for row in tables["lidarseg"]}
+    for row in tables["panoptic"]:
+        raw = np.fromfile(root / lidarseg[row["sample_data_token"]], np.uint8).astype(int)
+        with np.load(root / row["filename"]) as archive:
+            label, number = np.divmod(archive["data"].astype(int), 1000)
+        stuff = (raw == 0) | (raw >= 24)
+        assert (number[stuff] == 0).all()
+        np.testing.assert_array_equal(label[stuff], raw[stuff])
+        np.testing.assert_array_equal(label, np.where(stuff | (number > 0), raw, 0))
+        assert (number[~stuff] > 0).mean() > 0.9
+    same = total = 0
+    objects = {
+        hashlib.md5(f"{scene['token']}/instance/{number}".encode()).hexdigest(): number
+        for scene in tables["scene"]
+        for number in range(1, 1000)
+    }
+    for scan in NuScenes(root, split="all", boxes=True):
+        indices, splits = points_in_boxes(scan.xyz, scan.boxes.cuboid)
+        for k, token in enumerate(scan.boxes.track):
+            found = scan.instance[indices[splits[k] : splits[k + 1]]]
+            found = found[found > 0] % 1000
+            total += len(found)
+            same += (found == objects[token]).sum()
+    assert total > 1000
+    assert same / total > 0.95
+
+
+def test_boxes_of_an_object_have_its_class(root):
+    """Labels of points and classes of boxes come from different tables."""
+    dataset = NuScenes(root, split="all", boxes=True)
+    same = total = 0
+    for scan in dataset:
+        indices, splits = points_in_boxes(scan.xyz, scan.boxes.cuboid)
+        for k, label in enumerate(scan.boxes.labels.tolist()):
+            found = scan.labels[indices[splits[k] : splits[k + 1]]]
+            found = found[(found >= 0) & (found < 10)]
+            if label >= 0:
+                total += len(found)
+                same += (found == CLASS_NAMES.index(dataset.box_class_names[label])).sum()
+    assert total > 1000
+    assert same / total > 0.95
+
+
+def test_sweeps_add_files_and_rows_and_change_no_others(root, tables, tmp_path):
+    out = tmp_path / "more"
+    make_street_nuscenes(out, seed=5, **_SMALL, sweeps_per_keyframe=2)
+    ours = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
+    changed = [str(name) for name in ours if not (root / name).is_file()]
+    assert len(changed) == 2 * 2  # none before a scene's first keyframe
+    assert all(name.startswith("sweeps/LIDAR_TOP/") for name in changed)
+    tables_changed = {"v1.0-trainval/ego_pose.json", "v1.0-trainval/sample_data.json"}
+    for name, path in ours.items():
+        if str(name) not in {*changed, *tables_changed}:
+            assert path.read_bytes() == (root / name).read_bytes()
+    rows = json.loads((out / "v1.0-trainval/sample_data.json").read_text())
+    data = {row["token"]: row for row in rows}
+    assert [row["filename"] for row in rows if not row["is_key_frame"]] == sorted(changed)
+    for row in rows:
+        assert (row["prev"] == "") == (row["token"] not in {r["next"] for r in rows})
+        if row["prev"]:
+            assert data[row["prev"]]["next"] == row["token"]
+            assert data[row["prev"]]["timestamp"] < row["timestamp"]
+    assert check_dataset(out).ok
+    assert np.unique(NuScenes(out, sweeps=10)[1].time).round(2).size == 4
 
 
 def test_points_project_onto_pixels_of_their_class(root, tables):
@@ -268,6 +345,8 @@ def test_a_used_folder_is_refused(tmp_path):
         ({"frames_per_scene": 0}, "frames_per_scene must be at least 1"),
         ({"val_fraction": 1.0}, r"val_fraction must be in \[0, 1\)"),
         ({"image_size": (448, 8)}, "image_size must be at least 16 x 16"),
+        ({"sweeps_per_keyframe": -1}, r"sweeps_per_keyframe must be in \[0, 9\]"),
+        ({"sweeps_per_keyframe": 10}, r"sweeps_per_keyframe must be in \[0, 9\]"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, change, match):

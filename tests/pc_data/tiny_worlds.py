@@ -15,7 +15,8 @@ NUM_POINTS = 50
 def write_nuscenes(root: Path, *, version: str = "v1.0-trainval", lidarseg: bool = True) -> Path:
     """Two scenes of two keyframes each, one sweep and one radar row, two cameras.
 
-    The vehicle drives along x; the cameras fire 50 ms after the LiDAR, 0.5 m further on.
+    The vehicle drives along x; the cameras fire 50 ms after the LiDAR, 0.5 m further on, the sweep
+    50 ms before it, 0.5 m behind.
     """
     rng = np.random.default_rng(0)
     tables: dict[str, list[dict]] = {name: [] for name in _TABLES}
@@ -74,6 +75,7 @@ def _add_data(
     camera = channel.startswith("CAM")
     for keyframe in (True, False) if channel == "LIDAR_TOP" else (True,):
         token = f"data-{sample}-{channel}-{keyframe}"
+        shift = 1 if camera else 0 if keyframe else -1
         folder = "samples" if keyframe else "sweeps"
         name = f"{folder}/{channel}/{token}" + (".png" if camera else ".pcd.bin")
         tables["sample_data"].append(
@@ -82,17 +84,18 @@ def _add_data(
                 "sample_token": sample,
                 "ego_pose_token": token,
                 "calibrated_sensor_token": f"calibrated-{channel}",
-                "timestamp": start + 50_000 * camera,
+                "timestamp": start + 50_000 * shift,
                 "is_key_frame": keyframe,
                 "filename": name,
                 "width": IMAGE_SIZE[0] if camera else 0,
                 "height": IMAGE_SIZE[1] if camera else 0,
+                "prev": _before(sample, keyframe) if channel == "LIDAR_TOP" else "",
             }
         )
         tables["ego_pose"].append(
             {
                 "token": token,
-                "translation": [100.0 + 0.5 * camera, 200.0, 0.0],
+                "translation": [100.0 + 0.5 * shift, 200.0, 0.0],
                 "rotation": [1.0, 0.0, 0.0, 0.0],
             }
         )
@@ -102,6 +105,14 @@ def _add_data(
             write_image(file, IMAGE_SIZE, rng)
         elif channel == "LIDAR_TOP":
             write_scan(file, columns=5, rng=rng, intensity=255)
+
+
+def _before(sample: str, keyframe: bool) -> str:
+    """The LiDAR scan before a keyframe is its sweep, that before the sweep the last keyframe."""
+    if keyframe:
+        return f"data-{sample}-LIDAR_TOP-False"
+    scene, _, frame = sample.rpartition("-")
+    return f"data-{scene}-{int(frame) - 1}-LIDAR_TOP-True" if int(frame) else ""
 
 
 def _add_labels(

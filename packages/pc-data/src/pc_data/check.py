@@ -13,15 +13,18 @@ import numpy as np
 from pc_data.datasets import Reader, reader_class
 from pc_data.errors import DataError
 from pc_data.layouts import READERS, check_root
-from pc_data.nuscenes import NuScenes, list_versions, split_scenes
-from pc_data.nuscenes_tables import TABLES, iter_rows
+from pc_data.nuscenes import MAX_SWEEPS, NuScenes, list_versions, split_scenes
+from pc_data.nuscenes_boxes import BOX_TABLES
+from pc_data.nuscenes_check import check_objects, check_sweeps
+from pc_data.nuscenes_rows import iter_rows
+from pc_data.nuscenes_tables import TABLES
 from pc_data.scan import Camera
 from pc_data.semantic_kitti import SPLITS, SemanticKITTI, sequences_folder
 
 Progress = Callable[[int, int], None]
 
 _SHOWN = 20
-_NOT_READ = {"attribute", "category", "instance", "log", "map", "sample_annotation", "visibility"}
+_NOT_READ = {"attribute", "log", "map", "visibility"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,22 +148,31 @@ def _check_nuscenes(
     root: Path, findings: _Findings, progress: Progress | None
 ) -> Iterator[Inventory]:
     for version in list_versions(root):
-        _check_tables(root / version, findings)
+        whole = _check_tables(root / version, findings)
         try:
             dataset = NuScenes(
-                root, version=version, split="all", on_defect=findings.defects.append
+                root,
+                version=version,
+                split="all",
+                boxes=whole.issuperset(BOX_TABLES),
+                sweeps=MAX_SWEEPS,
+                on_defect=findings.defects.append,
             )
         except DataError as error:
             findings.defects.append(str(error))
             continue
         _note_labels(dataset, findings)
+        check_objects(dataset, notes=findings.notes, defects=findings.defects)
+        check_sweeps(dataset, notes=findings.notes, defects=findings.defects)
         kind = version.removeprefix("v1.0-")
         splits = {"mini": ("mini_train", "mini_val"), "test": ("test",)}.get(kind, ("train", "val"))
         scenes = {split: split_scenes(split, version=version) or () for split in splits}
         yield _take_stock(dataset, version, scenes, findings, progress)
 
 
-def _check_tables(folder: Path, findings: _Findings) -> None:
+def _check_tables(folder: Path, findings: _Findings) -> set[str]:
+    """Decode every table; names of those that are there and undamaged."""
+    whole = set()
     for name in (*TABLES, "lidarseg", "panoptic"):
         table = folder / f"{name}.json"
         if name in ("lidarseg", "panoptic") and not table.is_file():
@@ -168,18 +180,26 @@ def _check_tables(folder: Path, findings: _Findings) -> None:
         if name in _NOT_READ and not table.is_file():
             findings.notes.append(f"{table} is absent; it is not needed here")
             continue
+        if name in BOX_TABLES and not table.is_file():
+            findings.notes.append(f"{table} is absent; only boxes need it")
+            continue
         try:
             for _ in iter_rows(table, ("token",)):
                 pass
         except DataError as error:
             findings.defects.append(str(error))
+        else:
+            whole.add(name)
+    return whole
 
 
 def _note_labels(dataset: NuScenes, findings: _Findings) -> None:
     folder = dataset.root / dataset.version
     unlabelled = sum(dataset.label_file(index) is None for index in range(len(dataset)))
     if not (folder / "lidarseg.json").is_file():
-        findings.notes.append(f"{folder}: no labels (lidarseg.json is absent)")
+        listed = any(dataset.panoptic_file(index) is not None for index in range(len(dataset)))
+        found = "panoptic labels alone" if listed else "no labels"
+        findings.notes.append(f"{folder}: {found} (lidarseg.json is absent)")
     elif unlabelled:
         findings.notes.append(
             f"{folder / 'lidarseg.json'}: no row for {unlabelled} of {len(dataset)} keyframes"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -38,6 +38,7 @@ class DataConfig:
     split: str = "train"
 
 
+@runtime_checkable
 class Reader(Protocol):
     """The scans of one split of a dataset, a map-style sequence, and each scan's parts by index."""
 

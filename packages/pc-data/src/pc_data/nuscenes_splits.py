@@ -1,9 +1,13 @@
-"""The official nuScenes splits as scene names.
+"""The official nuScenes splits as scene names, and those of SLidR.
 
 Source: nuScenes (Caesar et al., CVPR 2020, arXiv:1903.11027); the scene lists that come with the
 v1.0 release. 700 training, 150 validation and 150 test scenes. v1.0-mini has 8 + 2 of them, drawn
 without regard to the large splits: its training scenes 0553 and 0796 are validation scenes there.
+SLidR (Sautier et al., CVPR 2022, arXiv:2203.16258) keeps 100 of the training scenes to choose
+parameters with, pre-trains on the other 600 meanwhile, and fine-tunes on a share of all 700.
 """
+
+from collections.abc import Sequence
 
 
 def _scenes(ranges: str) -> tuple[str, ...]:
@@ -35,3 +39,42 @@ TEST: tuple[str, ...] = _scenes("""
 """)
 MINI_TRAIN: tuple[str, ...] = _scenes("61 553 655 757 796 1077 1094 1100")
 MINI_VAL: tuple[str, ...] = _scenes("103 916")
+SLIDR_VAL: tuple[str, ...] = _scenes("""
+    8-9 19 29 32 42 45 49 52 54 56 66-67 73 131 152 166 168 183 190 194 208 210-211 241 243 248
+    259-261 287 292 297 305-306 350 352 358 361 365 368 377 388 391 395 413 427-428 438 444 452-453
+    459 463-464 475 513 533 544 575 587 589 642 652 658 669 678 687 701 703 706 710 715 726 735 740
+    758 786 790 804 806 847 856 868 882 897 899 976 996 1012 1015-1016 1018 1020 1024 1044 1058
+    1094 1098 1107
+""")
+SLIDR_TRAIN: tuple[str, ...] = tuple(name for name in TRAIN if name not in SLIDR_VAL)
+
+_STEP_OF_PERCENT = {1: 100, 5: 20, 10: 10, 25: 4, 100: 1}
+
+
+def slidr_share(scenes: Sequence[str], *, percent: int) -> tuple[str, ...]:
+    """Choose the training scenes that SLidR fine-tunes on with few labels.
+
+    Every hundredth, twentieth, tenth or fourth of them: with all 700, 1 % is 7 scenes.
+
+    Args:
+        scenes: Scene names in the order of the rows of `scene.json`; those that are no training
+            scenes are passed over.
+        percent: 1, 5, 10, 25 or 100.
+
+    Raises:
+        ValueError: If SLidR has no such share, or no scene is left.
+
+    Source: SLidR (Sautier et al., CVPR 2022, arXiv:2203.16258), and its released code for the
+        order. ScaLR's shares of 1 and 10 % are lists of keyframes, not these.
+    """
+    if percent not in _STEP_OF_PERCENT:
+        shares = ", ".join(map(str, _STEP_OF_PERCENT))
+        raise ValueError(f"percent must be one of {shares}, got {percent}")
+    train = [name for name in scenes if name in TRAIN]
+    step = _STEP_OF_PERCENT[percent]
+    if len(train) < step:
+        raise ValueError(
+            f"{percent} % needs at least {step} training scenes, got {len(train)}; take a larger "
+            "share"
+        )
+    return tuple(train[step - 1 :: step])

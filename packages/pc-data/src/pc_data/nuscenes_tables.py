@@ -5,17 +5,16 @@
 arrays that forked workers share instead of copying.
 """
 
-import json
-import re
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from pc_data.errors import DataError
+from pc_data.nuscenes_rows import is_inside, iter_rows, rigid_motion
+from pc_data.nuscenes_sweeps import SweepRows, Sweeps
 
 LIDAR = "LIDAR_TOP"
 CAMERAS = (
@@ -43,12 +42,6 @@ TABLES = (
 )
 
 _CHANNELS = {name: column for column, name in enumerate((LIDAR, *CAMERAS))}
-_CHUNK = 1 << 22
-_GAP = re.compile(r"[\s,]*")
-_KINDS: dict[str, type] = {  # by the last word of a field's name
-    **dict.fromkeys(("token", "name", "channel", "filename"), str),
-    **dict.fromkeys(("timestamp", "width", "height"), int),
-}
 _MAX_SIDE = 1 << 16  # pixels
 _MAX_TIME = 1 << 62  # microseconds
 
@@ -67,12 +60,14 @@ class Keyframes:
         timestamp: Time of the LiDAR scan in microseconds.
         files: File names relative to the root, bytes [n 7].
         label_files: The same for lidarseg, empty where there are none, or None without lidarseg.
+        panoptic_files: The same for panoptic labels.
         calibration: Row of `mounting` and `intrinsics` for each sensor.
         ego: Position (3) and quaternion (w, x, y, z) of the vehicle in the world when the sensor
             fired.
         image_size: (width, height) in pixels.
         mounting: Vehicle-from-sensor.
         intrinsics: Camera matrices, zero for the LiDAR.
+        sweeps: The LiDAR scans before each keyframe, or None if they were not asked for.
     """
 
     tokens: np.ndarray
@@ -81,11 +76,13 @@ class Keyframes:
     timestamp: Int64[np.ndarray, " n"]
     files: np.ndarray
     label_files: np.ndarray | None
+    panoptic_files: np.ndarray | None
     calibration: Int32[np.ndarray, "n 7"]
     ego: Float64[np.ndarray, "n 7 7"]
     image_size: Int32[np.ndarray, "n 7 2"]
     mounting: Float64[np.ndarray, "k 4 4"]
     intrinsics: Float64[np.ndarray, "k 3 3"]
+    sweeps: Sweeps | None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -95,6 +92,7 @@ def read_keyframes(
     folder: Path,
     *,
     scenes: Container[str] | None = None,
+    num_before: int = 0,
     on_defect: Callable[[str], None],
 ) -> Keyframes:
     """Read the keyframes of some scenes from a version's folder.
@@ -102,6 +100,7 @@ def read_keyframes(
     Args:
         folder: E.g. `v1.0-trainval`.
         scenes: Names of the scenes wanted; None means all.
+        num_before: LiDAR scans wanted before each keyframe.
         on_defect: Is told of each row that contradicts another; when it returns, the row or the
             keyframe is left out.
 
@@ -113,9 +112,12 @@ def read_keyframes(
     """
     scene_names, tokens, scene_index = _read_samples(folder, scenes)
     sensors, mounting, intrinsics = _read_calibration(folder, on_defect)
-    data = _read_sample_data(folder, tokens, sensors, on_defect)
-    ego = _read_ego(folder, data, on_defect)
-    label_files = _read_label_files(folder, data.lidar, len(tokens), on_defect)
+    sweep_rows = SweepRows() if num_before else None
+    data = _read_sample_data(folder, tokens, scene_index, sensors, sweep_rows, on_defect)
+    ego, posed = _read_ego(folder, data, on_defect)
+    whole = scenes is None
+    label_files = _read_label_files(folder / "lidarseg.json", data, whole, on_defect)
+    panoptic_files = _read_label_files(folder / "panoptic.json", data, whole, on_defect)
     complete = data.files[:, 0] != ""
     for index in np.flatnonzero(~complete):
         on_defect(
@@ -124,6 +126,16 @@ def read_keyframes(
         )
     order = np.lexsort((data.timestamp, scene_index))
     order = order[complete[order]]
+    sweeps = None
+    if sweep_rows is not None:
+        sweeps = sweep_rows.follow(
+            data.sweep[order],
+            ego[data.files.size :],
+            posed[data.files.size :],
+            length=num_before,
+            table=folder / "sample_data.json",
+            on_defect=on_defect,
+        )
     return Keyframes(
         tokens=np.array([token.encode() for token in tokens], dtype="S")[order],
         scene_names=scene_names,
@@ -131,78 +143,14 @@ def read_keyframes(
         timestamp=data.timestamp[order],
         files=np.char.encode(data.files[order].astype("U"), "utf-8"),
         label_files=None if label_files is None else label_files[order],
+        panoptic_files=None if panoptic_files is None else panoptic_files[order],
         calibration=data.calibration[order],
-        ego=ego[order],
+        ego=ego[: data.files.size].reshape(*data.files.shape, 7)[order],
         image_size=data.image_size[order],
         mounting=mounting,
         intrinsics=intrinsics,
+        sweeps=sweeps,
     )
-
-
-def iter_rows(table: Path, fields: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Decode a table one row at a time.
-
-    Args:
-        table: A JSON file that holds a list of objects.
-        fields: Fields that every row must have.
-
-    Yields:
-        The rows.
-
-    Raises:
-        DataError: If the file is missing, is not such a list, or a row lacks a field or has
-            something of another type there.
-    """
-    if not table.is_file():
-        raise DataError(f"{table}: table is missing; extract the metadata archive again")
-    kinds = [(field, _KINDS.get(field.rpartition("_")[2], object)) for field in fields]
-    try:
-        for number, row in enumerate(_decode(table)):
-            for field, kind in kinds:
-                if not isinstance(row, dict) or field not in row:
-                    raise DataError(f"{table}: row {number} has no field {field!r}")
-                if not isinstance(row[field], kind):
-                    raise DataError(
-                        f"{table}: row {number} has {row[field]!r:.40} as {field!r}, expected "
-                        f"{kind.__name__}; fetch the table again"
-                    )
-            yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{table}: not a JSON list ({error}); fetch the table again") from error
-
-
-def _decode(table: Path) -> Iterator[Any]:
-    decode = json.JSONDecoder().raw_decode
-    with table.open(encoding="utf-8") as stream:
-        text = stream.read(_CHUNK)
-        at = _skip(text, 0)
-        if text[at : at + 1] != "[":
-            raise json.JSONDecodeError("no opening bracket", text, at)
-        at += 1
-        while True:
-            at = _skip(text, at)
-            if text[at : at + 1] == "]":
-                return
-            try:
-                row, at = decode(text, at)
-            except json.JSONDecodeError:
-                more = stream.read(_CHUNK)
-                if not more or len(text) - at > _CHUNK:  # no row is that long: it is damage
-                    raise
-                text, at = text[at:] + more, 0
-                continue
-            yield row
-
-
-def _skip(text: str, at: int) -> int:
-    match = _GAP.match(text, at)
-    return match.end() if match else at
-
-
-def is_inside(name: str) -> bool:
-    """Whether a table's file name stays inside the dataset's root (links there are the user's)."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return bool(path.parts) and not {"/", ".."} & set(path.parts) and ":" not in path.parts[0]
 
 
 def _read_samples(
@@ -240,7 +188,7 @@ def _read_calibration(
     mounting, intrinsics = [], []
     for row in iter_rows(table, fields):
         column = channel.get(row["sensor_token"])
-        pose = _vector(row)
+        pose = rigid_motion(row)
         matrix = np.zeros((3, 3))
         try:
             if column:
@@ -261,67 +209,78 @@ def _read_calibration(
     return rows, np.array(mounting).reshape(-1, 4, 4), np.array(intrinsics).reshape(-1, 3, 3)
 
 
-def _vector(row: dict[str, Any]) -> Float64[np.ndarray, "7"] | None:
-    """Translation and unit quaternion of a row, or None if it holds none."""
-    try:
-        vector = np.array([*row["translation"], *row["rotation"]], dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    valid = vector.shape == (7,) and np.isfinite(vector).all()
-    return vector if valid and abs(np.linalg.norm(vector[3:]) - 1) < 1e-2 else None
-
-
 @dataclass(frozen=True)
 class _SampleData:
-    """What `sample_data.json` says of the wanted keyframes, and whose poses it names."""
+    """What `sample_data.json` says of the wanted keyframes, and whose poses it names.
+
+    Places of poses: `7 * keyframe + column`, then those of the sweeps' rows.
+    """
 
     files: np.ndarray
     timestamp: np.ndarray
     calibration: np.ndarray
     image_size: np.ndarray
-    poses: dict[str, list[tuple[int, int]]]
-    lidar: dict[str, int]
+    sweep: np.ndarray
+    poses: dict[str, list[int]] = field(default_factory=dict)
+    lidar: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, n: int) -> "_SampleData":
+        shape = (n, len(_CHANNELS))
+        return cls(
+            files=np.full(shape, "", dtype=object),
+            timestamp=np.zeros(n, dtype=np.int64),
+            calibration=np.zeros(shape, dtype=np.int32),
+            image_size=np.zeros((*shape, 2), dtype=np.int32),
+            sweep=np.full(n, -1),
+        )
 
     def add(self, row: dict[str, Any], index: int, column: int, calibration: int) -> None:
         self.files[index, column] = row["filename"]
         self.calibration[index, column] = calibration
-        self.poses.setdefault(row["ego_pose_token"], []).append((index, column))
+        self.add_pose(row, index * len(_CHANNELS) + column)
         if column == 0:
             self.timestamp[index] = row["timestamp"]
             self.lidar[row["token"]] = index
         else:
             self.image_size[index, column] = row["width"], row["height"]
 
+    def add_pose(self, row: dict[str, Any], place: int) -> None:
+        self.poses.setdefault(row["ego_pose_token"], []).append(place)
+
 
 def _read_sample_data(
     folder: Path,
     tokens: list[str],
+    scene_index: np.ndarray,
     sensors: dict[str, tuple[int | None, int]],
+    sweeps: SweepRows | None,
     on_defect: Callable[[str], None],
 ) -> _SampleData:
-    shape = (len(tokens), len(_CHANNELS))
-    data = _SampleData(
-        files=np.full(shape, "", dtype=object),
-        timestamp=np.zeros(len(tokens), dtype=np.int64),
-        calibration=np.zeros(shape, dtype=np.int32),
-        image_size=np.zeros((*shape, 2), dtype=np.int32),
-        poses={},
-        lidar={},
-    )
+    data = _SampleData.empty(len(tokens))
     keyframe = {token: index for index, token in enumerate(tokens)}
     table = folder / "sample_data.json"
     fields = ("token", "sample_token", "ego_pose_token", "calibrated_sensor_token")
     fields += ("timestamp", "is_key_frame", "filename", "width", "height")
-    for row in iter_rows(table, fields):
-        if not row["is_key_frame"] or (index := keyframe.get(row["sample_token"])) is None:
+    for row in iter_rows(table, fields if sweeps is None else (*fields, "prev")):
+        is_key = row["is_key_frame"]
+        if not (is_key or sweeps is not None):
+            continue
+        if (index := keyframe.get(row["sample_token"])) is None:
             continue
         column, calibration = sensors.get(row["calibrated_sensor_token"], (-1, -1))
-        if column is None:  # a radar
+        if column is None or not (is_key or column <= 0):  # a radar, or a camera in between
             continue
         if defect := _defect(row, column):
             on_defect(f"{table}: row {row['token']} {defect}")
-        else:
+            continue
+        if is_key:
             data.add(row, index, column, calibration)
+        if sweeps is not None and column == 0:
+            number = sweeps.add(row, calibration=calibration, scene=int(scene_index[index]))
+            data.add_pose(row, data.files.size + number)
+            if is_key:
+                data.sweep[index] = number
     return data
 
 
@@ -344,14 +303,16 @@ def _defect(row: dict[str, Any], column: int) -> str | None:
 
 def _read_ego(
     folder: Path, data: _SampleData, on_defect: Callable[[str], None]
-) -> Float64[np.ndarray, "n c 7"]:
-    """Fill in the vehicle's poses, and blank the files of sensors that have none."""
+) -> tuple[Float64[np.ndarray, "p 7"], Bool[np.ndarray, " p"]]:
+    """The vehicle's pose at every place, and whether there is one; if not, its file is blanked."""
     table = folder / "ego_pose.json"
-    ego = np.zeros((*data.files.shape, 7))
-    ego[..., 3] = 1
+    num_places = max((max(places) for places in data.poses.values()), default=-1) + 1
+    ego = np.zeros((max(num_places, data.files.size), 7))
+    ego[:, 3] = 1
+    posed = np.ones(len(ego), dtype=bool)
     left = dict(data.poses)
     for row in iter_rows(table, ("token", "translation", "rotation")):
-        if row["token"] in left and (pose := _vector(row)) is not None:
+        if row["token"] in left and (pose := rigid_motion(row)) is not None:
             for place in left.pop(row["token"]):
                 ego[place] = pose
     if left:
@@ -360,22 +321,31 @@ def _read_ego(
             f"motion, the first is {next(iter(left))}; fetch the table again"
         )
     for places in left.values():
-        for place in places:
-            data.files[place] = ""
-    return ego
+        posed[places] = False
+    data.files.ravel()[~posed[: data.files.size]] = ""
+    return ego, posed
 
 
 def _read_label_files(
-    folder: Path, lidar_data: dict[str, int], n: int, on_defect: Callable[[str], None]
+    table: Path, data: _SampleData, whole: bool, on_defect: Callable[[str], None]
 ) -> np.ndarray | None:
-    table = folder / "lidarseg.json"
+    """File names of the labels of each keyframe, empty where there are none.
+
+    Rows of scenes that are not wanted are passed over; of a `whole` version there are none.
+    """
     if not table.is_file():
         return None
-    names = [""] * n
+    names = [""] * len(data.files)
     for row in iter_rows(table, ("sample_data_token", "filename")):
-        if (index := lidar_data.get(row["sample_data_token"])) is not None:
-            if is_inside(row["filename"]):
-                names[index] = row["filename"]
-            else:
-                on_defect(f"{table}: file {row['filename']!r} lies outside the dataset's root")
+        token = row["sample_data_token"]
+        index = data.lidar.get(token)
+        if index is None and whole:
+            on_defect(
+                f"{table}: labels of {token}, which is no usable {LIDAR} keyframe of "
+                "sample_data.json; fetch both tables again"
+            )
+        elif index is not None and not is_inside(row["filename"]):
+            on_defect(f"{table}: file {row['filename']!r} lies outside the dataset's root")
+        elif index is not None:
+            names[index] = row["filename"]
     return np.array([name.encode() for name in names], dtype="S")

@@ -1,9 +1,10 @@
-"""Write the street world in the layout of nuScenes v1.0 with lidarseg.
+"""Write the street world in the layout of nuScenes v1.0 with lidarseg and panoptic labels.
 
-Source: nuScenes (Caesar et al., CVPR 2020, arXiv:1903.11027) and its published table schema.
-    Differs from a recording: every camera shows the other road users where they are at the
-    LiDAR's time stamp (only the recording car moves in between), and there are no sweeps, radar
-    and unlabelled frames.
+Source: nuScenes (Caesar et al., CVPR 2020, arXiv:1903.11027) and its published table schema;
+    Panoptic nuScenes (Fong et al., RA-L 2022, arXiv:2109.03805). Differs from a recording: every
+    camera shows the other road users where they are at the LiDAR's time stamp (only the recording
+    car moves in between), there is no radar, only the LiDAR has sweeps between keyframes, and
+    every point knows its object, so panoptic labels lose none to boxes that overlap.
 """
 
 import io
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int32, UInt8, UInt16
 
+from pc_data.nuscenes_panoptic import OBJECTS
 from pc_data.nuscenes_splits import TRAIN as TRAIN_NAMES
 from pc_data.nuscenes_splits import VAL as VAL_NAMES
 from pc_data.synthetic.categories import NUSCENES_INDEX, Category
@@ -27,8 +30,10 @@ from pc_data.synthetic.recording import (
     Recording,
     digest,
     lidarseg_file,
+    panoptic_file,
     sample_data_token,
     sample_file,
+    sweep_file,
 )
 from pc_data.synthetic.rig import (
     CAMERAS,
@@ -45,6 +50,8 @@ from pc_data.synthetic.style import TRAIN, VAL
 
 _PERIOD = 0.5  # seconds between keyframes
 _JPEG_QUALITY = 88
+_MAX_SWEEPS = 9  # 20 scans a second
+_FIRST_STUFF = 24  # raw class; things come before
 _PLACES = (("boston-seaport", "singapore-onenorth"), ("singapore-queenstown",))
 
 
@@ -106,10 +113,26 @@ def _firings(rng: np.random.Generator) -> Float64[np.ndarray, "n 3"]:
     return rays.reshape(-1, 3)
 
 
+class Capture(NamedTuple):
+    """One turn of the LiDAR.
+
+    Attributes:
+        points: x, y, z, intensity and ring, as nuScenes stores them.
+        labels: Raw class ids.
+        panoptic: Raw class ids and object numbers, as nuScenes stores them.
+        returns: The true returns in the scene's frame.
+    """
+
+    points: Float32[np.ndarray, "n 5"]
+    labels: UInt8[np.ndarray, " n"]
+    panoptic: UInt16[np.ndarray, " n"]
+    returns: Float64[np.ndarray, "m 3"]
+
+
 def _scan(
     recording: Recording, world: World, pose: Float64[np.ndarray, "4 4"], *, seed: tuple[int, ...]
-) -> tuple[Float32[np.ndarray, "n 5"], UInt8[np.ndarray, " n"], Float64[np.ndarray, "m 3"]]:
-    """Points as nuScenes stores them, raw labels, and the true returns in the scene's frame."""
+) -> Capture:
+    """Fire the LiDAR for one turn at `pose` (scene-from-ego)."""
     rng = np.random.default_rng(seed)
     rays = _firings(rng)
     mount = recording.mounts["LIDAR_TOP"]
@@ -141,7 +164,12 @@ def _scan(
     strength = np.clip(np.round(intensity), 0, 255)
     points = np.column_stack([xyz, strength, ring]).astype(np.float32)
     real = ~(own | lost)
-    return points, labels, turn_rays(xyz[real], sensor[:3, :3]) + sensor[:3, 3]
+    return Capture(
+        points=points,
+        labels=labels,
+        panoptic=_panoptic(labels, turn.instance),
+        returns=turn_rays(xyz[real], sensor[:3, :3]) + sensor[:3, 3],
+    )
 
 
 def _visibility(
@@ -170,8 +198,45 @@ def _jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return stream.getvalue()
 
 
+def _panoptic(
+    labels: UInt8[np.ndarray, " n"], instance: Int32[np.ndarray, " n"]
+) -> UInt16[np.ndarray, " n"]:
+    """Raw class and object number in one; things that are no object have neither."""
+    thing = (labels > 0) & (labels < _FIRST_STUFF)
+    both = OBJECTS * labels.astype(np.int64) + np.where(thing, instance, 0)
+    return np.where(thing & (instance == 0), 0, both).astype(np.uint16)
+
+
+def _archive(panoptic: UInt16[np.ndarray, " n"]) -> bytes:
+    """The labels as a compressed archive, which NumPy dates 1 January 1980."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, data=panoptic)
+    return stream.getvalue()
+
+
+def _write_sweeps(
+    recording: Recording, stamp: int, *, count: int, root: Path, seed: tuple[int, ...]
+) -> list[tuple[int, Float64[np.ndarray, "4 4"]]]:
+    """Scan `count` times at even steps before a keyframe; time stamps and global-from-ego."""
+    scene, sweeps = recording.scene, []
+    for number in range(count, 0, -1):
+        time = stamp - int(number * _PERIOD * 1e6 / (count + 1))
+        pose = scene.ego_pose(recording.time(time))
+        capture = _scan(recording, scene.world(recording.time(time)), pose, seed=(*seed, number))
+        (root / sweep_file(recording, time)).write_bytes(capture.points.tobytes())
+        sweeps.append((time, recording.world @ pose))
+    return sweeps
+
+
 def _make_keyframe(
-    index: int, frame: int, recording: Recording, *, root: Path, seed: int, version: str
+    index: int,
+    frame: int,
+    recording: Recording,
+    *,
+    root: Path,
+    seed: int,
+    version: str,
+    num_sweeps: int,
 ) -> Keyframe:
     """Simulate one sample, write its sensor files, and return what the tables need."""
     scene = recording.scene
@@ -182,12 +247,11 @@ def _make_keyframe(
         stamps[camera.channel] = stamp + camera.delay + int(rng.integers(-500, 500))
     poses = {channel: scene.ego_pose(recording.time(t)) for channel, t in stamps.items()}
     world = scene.world(recording.time(stamp))
-    points, labels, returns = _scan(
-        recording, world, poses["LIDAR_TOP"], seed=(seed, index, frame, 13)
-    )
-    (root / sample_file(recording, "LIDAR_TOP", stamp)).write_bytes(points.tobytes())
+    capture = _scan(recording, world, poses["LIDAR_TOP"], seed=(seed, index, frame, 13))
+    (root / sample_file(recording, "LIDAR_TOP", stamp)).write_bytes(capture.points.tobytes())
     token = sample_data_token(recording, "LIDAR_TOP", stamp)
-    (root / lidarseg_file(version, token)).write_bytes(labels.tobytes())
+    (root / lidarseg_file(version, token)).write_bytes(capture.labels.tobytes())
+    (root / panoptic_file(version, token)).write_bytes(_archive(capture.panoptic))
     for camera in CAMERAS:
         channel = camera.channel
         picture, _ = render(
@@ -202,7 +266,7 @@ def _make_keyframe(
         path = root / sample_file(recording, channel, stamps[channel])
         path.write_bytes(_jpeg(picture))
     boxes = scene.boxes(recording.time(stamp))
-    counts = boxes.count_points(returns).tolist()
+    counts = boxes.count_points(capture.returns).tolist()
     seen = [k for k, count in enumerate(counts) if count]
     lidar = (poses["LIDAR_TOP"] @ recording.mounts["LIDAR_TOP"])[:3, 3]
     return Keyframe(
@@ -211,7 +275,23 @@ def _make_keyframe(
         boxes=boxes.select(np.array(seen, dtype=np.int64)),
         num_points=[counts[k] for k in seen],
         visibility=_visibility(world, lidar, boxes, seen),
+        sweeps=_write_sweeps(
+            recording,
+            stamp,
+            count=num_sweeps if frame else 0,
+            root=root,
+            seed=(seed, index, frame, 31),
+        ),
     )
+
+
+def _make_folders(root: Path, version: str, *, has_sweeps: bool) -> None:
+    for channel in ("LIDAR_TOP", *(camera.channel for camera in CAMERAS)):
+        (root / "samples" / channel).mkdir(parents=True)
+    for folder in (f"lidarseg/{version}", f"panoptic/{version}", version, "maps"):
+        (root / folder).mkdir(parents=True)
+    if has_sweeps:
+        (root / "sweeps" / "LIDAR_TOP").mkdir(parents=True)
 
 
 def make_street_nuscenes(
@@ -223,9 +303,10 @@ def make_street_nuscenes(
     image_size: tuple[int, int] = (448, 252),
     val_fraction: float = 0.25,
     version: str = "v1.0-trainval",
+    sweeps_per_keyframe: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Make synthetic street scenes as a nuScenes folder with lidarseg.
+    """Make synthetic street scenes as a nuScenes folder with lidarseg and panoptic labels.
 
     The same arguments give the same bytes. Scenes of the validation split come last, carry
     official validation names, and show layouts, palettes and textures that no training scene has.
@@ -238,6 +319,8 @@ def make_street_nuscenes(
         image_size: (width, height) of the six images.
         val_fraction: Share of validation scenes, at least one of two or more.
         version: Name of the table folder.
+        sweeps_per_keyframe: LiDAR scans between two keyframes, 0 to 9; none come before the first
+            of a scene, as in a recording.
         progress: Called with (done, total) after each keyframe.
 
     Raises:
@@ -247,6 +330,11 @@ def make_street_nuscenes(
         num_scenes=num_scenes, frames_per_scene=frames_per_scene, val_fraction=val_fraction
     )
     check_image_size(image_size)
+    if not 0 <= sweeps_per_keyframe <= _MAX_SWEEPS:
+        raise ValueError(
+            f"sweeps_per_keyframe must be in [0, {_MAX_SWEEPS}] (20 scans a second), got "
+            f"{sweeps_per_keyframe}"
+        )
     num_train = num_scenes - num_val
     if num_train > len(TRAIN_NAMES) or num_val > len(VAL_NAMES):
         raise ValueError(
@@ -255,10 +343,7 @@ def make_street_nuscenes(
         )
     total = num_scenes * frames_per_scene
     with whole_folder(out) as root:
-        for channel in ("LIDAR_TOP", *(camera.channel for camera in CAMERAS)):
-            (root / "samples" / channel).mkdir(parents=True)
-        for folder in (f"lidarseg/{version}", version, "maps"):
-            (root / folder).mkdir(parents=True)
+        _make_folders(root, version, has_sweeps=sweeps_per_keyframe > 0)
         scenes = [
             partial(
                 _record,
@@ -270,7 +355,13 @@ def make_street_nuscenes(
             )
             for index in range(num_scenes)
         ]
-        make = partial(_make_keyframe, root=root, seed=seed, version=version)
+        make = partial(
+            _make_keyframe,
+            root=root,
+            seed=seed,
+            version=version,
+            num_sweeps=sweeps_per_keyframe,
+        )
         tables = Tables(version)
         frames = make_frames(scenes, make, num_frames=frames_per_scene)
         for done, (_, frame, recording, keyframe) in enumerate(frames, start=1):

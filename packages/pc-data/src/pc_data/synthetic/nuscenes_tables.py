@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from pc_data.synthetic.categories import NUSCENES_INDEX, NUSCENES_NAMES, Category
 from pc_data.synthetic.ground import HALF_EXTENT, ground_at
@@ -13,8 +14,10 @@ from pc_data.synthetic.recording import (
     Recording,
     digest,
     lidarseg_file,
+    panoptic_file,
     sample_data_token,
     sample_file,
+    sweep_file,
 )
 from pc_data.synthetic.rig import CAMERAS, pose_matrix, quaternion
 
@@ -71,6 +74,7 @@ class Tables:
                 "instance",
                 "lidarseg",
                 "log",
+                "panoptic",
                 "sample",
                 "sample_annotation",
                 "sample_data",
@@ -94,20 +98,30 @@ class Tables:
             "scene_token": recording.token,
         }
         self._samples.append(sample)
+        for sweep, pose in keyframe.sweeps:
+            self._add_data(recording, "LIDAR_TOP", sweep, pose, sample["token"], is_key=False)
         for channel in _CHANNELS:
-            self._add_data(recording, keyframe, channel, sample["token"])
+            pose = keyframe.poses[channel]
+            self._add_data(recording, channel, keyframe.stamps[channel], pose, sample["token"])
+        self._add_labels(sample_data_token(recording, "LIDAR_TOP", stamp))
         self._add_boxes(recording, keyframe, sample["token"])
         if last:
             self._close(recording)
 
     def _add_data(
-        self, recording: Recording, keyframe: Keyframe, channel: str, sample: str
+        self,
+        recording: Recording,
+        channel: str,
+        stamp: int,
+        pose: Float64[np.ndarray, "4 4"],
+        sample: str,
+        *,
+        is_key: bool = True,
     ) -> None:
-        stamp = keyframe.stamps[channel]
         token = sample_data_token(recording, channel, stamp)
-        pose = keyframe.poses[channel]
         lidar = channel == "LIDAR_TOP"
         width, height = (0, 0) if lidar else recording.image_size
+        file = sample_file(recording, channel, stamp) if is_key else sweep_file(recording, stamp)
         self._rows["ego_pose"].append(
             {
                 "token": token,
@@ -124,21 +138,19 @@ class Tables:
                 "calibrated_sensor_token": digest(f"{recording.token}/{channel}"),
                 "timestamp": stamp,
                 "fileformat": "pcd" if lidar else "jpg",
-                "is_key_frame": True,
+                "is_key_frame": is_key,
                 "height": height,
                 "width": width,
-                "filename": sample_file(recording, channel, stamp),
+                "filename": file,
                 "prev": "",
                 "next": "",
             }
         )
-        if lidar:
-            self._rows["lidarseg"].append(
-                {
-                    "token": token,
-                    "sample_data_token": token,
-                    "filename": lidarseg_file(self._version, token),
-                }
+
+    def _add_labels(self, token: str) -> None:
+        for name, file in (("lidarseg", lidarseg_file), ("panoptic", panoptic_file)):
+            self._rows[name].append(
+                {"token": token, "sample_data_token": token, "filename": file(self._version, token)}
             )
 
     def _add_boxes(self, recording: Recording, keyframe: Keyframe, sample: str) -> None:

@@ -57,6 +57,7 @@ class Keyframe:
         boxes: Objects, in the scene's frame.
         num_points: LiDAR points in each box.
         visibility: Token 1..4 of each box.
+        sweeps: Time stamp and global-from-ego of the LiDAR scans since the last keyframe.
     """
 
     stamps: dict[str, int]
@@ -64,12 +65,23 @@ class Keyframe:
     boxes: Boxes
     num_points: list[int]
     visibility: list[int]
+    sweeps: list[tuple[int, Float64[np.ndarray, "4 4"]]]
 
 
 def sample_file(recording: Recording, channel: str, stamp: int) -> str:
     """Relative path of a sample."""
     suffix = "pcd.bin" if channel == "LIDAR_TOP" else "jpg"
     return f"samples/{channel}/{recording.log}__{channel}__{stamp}.{suffix}"
+
+
+def sweep_file(recording: Recording, stamp: int) -> str:
+    """Relative path of a LiDAR scan between keyframes."""
+    return sample_file(recording, "LIDAR_TOP", stamp).replace("samples", "sweeps", 1)
+
+
+def panoptic_file(version: str, token: str) -> str:
+    """Relative path of the panoptic labels of a LiDAR sample."""
+    return f"panoptic/{version}/{token}_panoptic.npz"
 
 
 def lidarseg_file(version: str, token: str) -> str:
