@@ -3,16 +3,27 @@
 from importlib import import_module
 from pathlib import Path
 
-_STREET = {"num_scenes": 2, "frames_per_scene": 2, "seed": 3, "image_size": (96, 64)}
+_BARE = {"num_scenes": 2, "frames_per_scene": 2, "seed": 3}
+_STREET = _BARE | {"image_size": (96, 64)}
 
 LAYOUTS = {
     "nuscenes": ("pc_data.synthetic.nuscenes:make_street_nuscenes", _STREET),
     "semantickitti": ("pc_data.synthetic.semantic_kitti:make_street_semantic_kitti", _STREET),
+    "semanticposs": ("pc_data.synthetic.semantic_poss:make_street_semantic_poss", _BARE),
+    "pandaset": ("pc_data.synthetic.pandaset:make_street_pandaset", _STREET),
+    "waymo": (
+        "pc_data.synthetic.waymo:make_street_waymo",
+        _STREET | {"top_shape": (64, 400), "short_shape": (40, 60)},
+    ),
+    "once": ("pc_data.synthetic.once:make_street_once", _STREET),
+    "argoverse2": ("pc_data.synthetic.argoverse2:make_street_argoverse2", _STREET),
 }
 
 REAL = {  # name -> folder, version
     "nuscenes": ("nuscenes", "v1.0-mini"),
     "semantickitti": ("semantickitti", ""),
+    "pandaset": ("pandaset", ""),
+    "argoverse2": ("argoverse2", ""),
 }
 
 

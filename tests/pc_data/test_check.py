@@ -281,10 +281,10 @@ def test_long_lists_are_cut_in_the_text_only(tmp_path):
 def test_folders_that_hold_no_dataset(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         check_dataset(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="does not look like nuScenes or SemanticKITTI"):
+    with pytest.raises(DataError, match="does not look like nuScenes or SemanticKITTI or"):
         check_dataset(tmp_path)
-    (tmp_path / "002/lidar").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds PandaSet, not nuScenes or SemanticKITTI"):
+    (tmp_path / "training/label_2").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds KITTI object, not nuScenes or SemanticKITTI"):
         check_dataset(tmp_path)
 
 

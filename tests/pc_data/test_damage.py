@@ -102,7 +102,17 @@ DAMAGE = {
 }
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+QUICK = ("nuscenes", "semantickitti")
+UNUSED = {"semanticposs": ("calib.txt",)}
+"""Files that a reader takes if they help: without a transform in it there is no pose."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in LAYOUTS
+    ],
+)
 def world(request, tmp_path_factory):
     root = make_world(request.param, tmp_path_factory.mktemp("damage") / "world")
     return DataConfig(root=root, name=request.param, split="all")
@@ -121,10 +131,10 @@ def kinds_of_files(root):
 
 
 def read_everything(config):
-    """All arrays and images of a dataset, to compare."""
+    """All arrays and images of the first scans of a dataset, to compare."""
     dataset = open_dataset(config)
-    content = []
-    for index in range(len(dataset)):
+    content = [len(dataset), dataset.scene_names]
+    for index in range(min(len(dataset), 2)):
         scan = dataset[index]
         arrays = (scan.xyz, scan.intensity, scan.color, scan.labels, scan.instance, scan.pose)
         content += [None if values is None else values.tobytes() for values in arrays]
@@ -164,7 +174,8 @@ def test_damage_is_named(world, damage):
     for file, (message, peak) in outcomes.items():
         assert peak < MOST_MEMORY, f"{file}: {peak >> 20} MB for {damage}"
         if message == "changed":
-            assert damage in (*OPTIONAL, *UNSEEN), f"{file}: {damage} was not noticed"
+            unused = file.name in UNUSED.get(world.name, ())
+            assert unused or damage in (*OPTIONAL, *UNSEEN), f"{file}: {damage} was not noticed"
         elif message:
             assert "\n" not in message
             assert str(world.root) in message, f"{file}: {message}"

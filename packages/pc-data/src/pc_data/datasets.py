@@ -12,11 +12,18 @@ from jaxtyping import Float32, Int64
 
 from pc_data.scan import Boxes, Camera, Scan
 
-DatasetName = Literal["nuscenes", "semantickitti"]
+DatasetName = Literal[
+    "nuscenes", "semantickitti", "semanticposs", "pandaset", "waymo", "once", "argoverse2"
+]
 
 _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
     "nuscenes": ("pc_data.nuscenes:NuScenes", "version"),
     "semantickitti": ("pc_data.semantic_kitti:SemanticKITTI", ""),
+    "semanticposs": ("pc_data.semantic_poss:SemanticPOSS", ""),
+    "pandaset": ("pc_data.pandaset:PandaSet", "sensors"),
+    "waymo": ("pc_data.waymo:Waymo", "lidars"),
+    "once": ("pc_data.once:Once", ""),
+    "argoverse2": ("pc_data.argoverse2:Argoverse2", ""),
 }
 
 

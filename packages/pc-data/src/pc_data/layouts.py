@@ -8,16 +8,30 @@ from pc_data.errors import DataError
 
 _MARKERS = {
     "nuScenes": ("v1.0-*/scene.json", "v1.0-*/sample.json", "v1.0-*/sample_data.json", "v1.0-*/"),
+    # Before SemanticKITTI, which has the same folders without tags.
+    "SemanticPOSS": ("dataset/sequences/[0-9][0-9]/tag/", "sequences/[0-9][0-9]/tag/"),
     "SemanticKITTI": ("dataset/sequences/[0-9][0-9]/", "sequences/[0-9][0-9]/"),
     "KITTI object": ("training/velodyne/", "training/label_2/"),
     "PandaSet": ("[0-9][0-9][0-9]/lidar/", "[0-9][0-9][0-9]/camera/"),
-    "Argoverse 2": ("sensor/*/*/sensors/", "*/sensors/lidar/"),
+    "Argoverse 2": (
+        "sensor/*/*/sensors/",
+        *(f"{split}/*/sensors/lidar/" for split in ("train", "val", "test")),
+    ),
+    "ONCE": ("data/[0-9]*/lidar_roof/", "ImageSets/raw_small.txt", "ImageSets/raw_medium.txt"),
     "ScanNet": ("scans/scene*/", "scans_test/scene*/"),
-    "Waymo v2": ("training/lidar/", "validation/lidar/", "lidar/*.parquet"),
+    "Waymo v2": ("training/lidar/", "validation/lidar/", "testing/lidar/"),
 }
 
 
-READERS = {"nuScenes": "nuscenes", "SemanticKITTI": "semantickitti"}
+READERS = {
+    "nuScenes": "nuscenes",
+    "SemanticKITTI": "semantickitti",
+    "SemanticPOSS": "semanticposs",
+    "PandaSet": "pandaset",
+    "Waymo v2": "waymo",
+    "ONCE": "once",
+    "Argoverse 2": "argoverse2",
+}
 """Layouts that are read, and what `pc_data.datasets` calls them."""
 
 
@@ -78,6 +92,11 @@ def check_root(root: Path, *expected: str) -> str:
 _TELLTALE = {
     "nuScenes": "v1.0-*/ beside samples/",
     "SemanticKITTI": "dataset/sequences/ or sequences/",
+    "SemanticPOSS": "dataset/sequences/ or sequences/ with tag/ in each",
+    "PandaSet": "001/lidar/, 002/lidar/, ...",
+    "Waymo v2": "training/, validation/ or testing/",
+    "ONCE": "data/ and ImageSets/",
+    "Argoverse 2": "sensor/ or train/, val/, test/",
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from pc_geometry.arrays import require_count, require_points
-from pc_geometry.rigid import require_affine
+from pc_geometry.rigid import map_columns, require_affine
 
 
 def project_points(
@@ -44,12 +44,12 @@ def project_points(
     if not np.array_equal(matrix[2], (0, 0, 1)):
         raise ValueError(f"intrinsics must have the last row (0, 0, 1), got {matrix[2]}")
     points = require_points(points, dims=(3,))
-    projection = matrix @ transform[:3]
-    homogeneous = points.astype(np.float64) @ projection[:, :3].T + projection[:, 3]
-    depth = homogeneous[:, 2]
+    u, v, depth = map_columns(matrix @ transform[:3], points)
+    positive = np.where(depth > 0, depth, np.nan)
+    pixel = np.empty((len(points), 2), points.dtype)
     with np.errstate(over="ignore"):  # a depth close to 0 may send the pixel to infinity
-        pixel = homogeneous[:, :2] / np.where(depth > 0, depth, np.nan)[:, None]
-        return pixel.astype(points.dtype), depth.astype(points.dtype)
+        pixel[:, 0], pixel[:, 1] = u / positive, v / positive
+        return pixel, depth.astype(points.dtype)
 
 
 def visible_points(
