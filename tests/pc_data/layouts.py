@@ -15,6 +15,7 @@ LAYOUTS = {
         "pc_data.synthetic.waymo:make_street_waymo",
         _STREET | {"top_shape": (64, 400), "short_shape": (40, 60)},
     ),
+    "folder": ("pc_data.synthetic.folder:make_street_folder", _BARE),
     "once": ("pc_data.synthetic.once:make_street_once", _STREET),
     "argoverse2": ("pc_data.synthetic.argoverse2:make_street_argoverse2", _STREET),
 }

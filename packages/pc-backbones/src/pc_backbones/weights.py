@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pc_geometry.atomic import atomic_file
 from torch import nn
 
-from pc_geometry.atomic import atomic_file
 from pc_backbones.contract import Backbone
 from pc_backbones.zoo import create_backbone
 

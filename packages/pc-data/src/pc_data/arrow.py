@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from pc_data.errors import DataError
+from pc_data.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,12 +27,12 @@ def import_arrow(module: str) -> Any:  # noqa: ANN401
     """Import `pyarrow` or a part of it.
 
     Raises:
-        ImportError: If it is not installed.
+        MissingExtraError: If it is not installed.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "this dataset is stored in tables that pyarrow reads; install the extra "
             "pc-data[parquet]"
         ) from error
@@ -52,7 +52,7 @@ class Table:
 
         Raises:
             DataError: If the file is missing or no Parquet file.
-            ImportError: If pyarrow is not installed.
+            MissingExtraError: If pyarrow is not installed.
         """
         parquet, arrow = import_arrow("pyarrow.parquet"), import_arrow("pyarrow")
         if not file.is_file():
@@ -151,7 +151,7 @@ def open_table(file: Path) -> Table:
 
     Raises:
         DataError: If the file is missing or no Parquet file.
-        ImportError: If pyarrow is not installed.
+        MissingExtraError: If pyarrow is not installed.
     """
     if not file.is_file():
         raise DataError(f"{file}: table is missing; restore it or drop its scans")
@@ -169,7 +169,7 @@ def read_feather(file: Path, columns: Sequence[str]) -> "pa.Table":
 
     Raises:
         DataError: If the file is missing or damaged, or a column is absent.
-        ImportError: If pyarrow is not installed.
+        MissingExtraError: If pyarrow is not installed.
     """
     feather, arrow = import_arrow("pyarrow.feather"), import_arrow("pyarrow")
     if not file.is_file():

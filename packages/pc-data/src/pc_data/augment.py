@@ -44,7 +44,7 @@ def inside_box(scan: Scan, box: Box) -> Bool[np.ndarray, " n"]:
 
 def rotate_z(scan: Scan, rng: np.random.Generator) -> Scan:
     """Rotate about the vertical axis by any angle."""
-    return _move(scan, rotation_z(rng.uniform(-np.pi, np.pi)))
+    return move(scan, rotation_z(rng.uniform(-np.pi, np.pi)))
 
 
 def flip(scan: Scan, rng: np.random.Generator, *, probability: float = 2 / 3) -> Scan:
@@ -54,12 +54,12 @@ def flip(scan: Scan, rng: np.random.Generator, *, probability: float = 2 / 3) ->
     mirror = np.eye(3)
     axis = rng.integers(2)
     mirror[axis, axis] = -1
-    return _move(scan, mirror)
+    return move(scan, mirror)
 
 
 def scale(scan: Scan, rng: np.random.Generator, *, low: float = 0.9, high: float = 1.1) -> Scan:
     """Multiply all coordinates by one factor from [low, high)."""
-    return _move(scan, np.eye(3) * rng.uniform(low, high))
+    return move(scan, np.eye(3) * rng.uniform(low, high))
 
 
 def see_one_camera(
@@ -101,8 +101,11 @@ def pixels_of(scan: Scan, camera: Camera) -> Float[np.ndarray, "n 2"]:
     return project_points(scan.xyz, camera.from_scan, camera.intrinsics)[0]
 
 
-def _move(scan: Scan, linear: Float64[np.ndarray, "3 3"]) -> Scan:
-    """Turn, mirror or scale a scan: its points, normals, boxes, pose and cameras."""
+def move(scan: Scan, linear: Float64[np.ndarray, "3 3"]) -> Scan:
+    """Turn, mirror or scale a scan: its points, normals, boxes, pose and cameras.
+
+    Boxes stay upright, whatever the matrix: of a tilt only the path of their centre remains.
+    """
     forth, back = np.eye(4), np.eye(4)
     forth[:3, :3], back[:3, :3] = linear, np.linalg.inv(linear)
     normal = scan.normal

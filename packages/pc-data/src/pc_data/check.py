@@ -12,7 +12,7 @@ import numpy as np
 
 from pc_data.datasets import Reader, reader_class
 from pc_data.errors import DataError
-from pc_data.layouts import READERS, check_root
+from pc_data.layouts import READERS, dataset_name
 from pc_data.nuscenes import MAX_SWEEPS, NuScenes, list_versions, split_scenes
 from pc_data.nuscenes_boxes import BOX_TABLES
 from pc_data.nuscenes_check import check_objects, check_sweeps
@@ -113,13 +113,13 @@ def check_dataset(root: str | Path, *, progress: Progress | None = None) -> Repo
         DataError: If the folder has no such layout.
     """
     root = Path(root)
-    layout = check_root(root, *READERS)
+    name = dataset_name(root)
     findings = _Findings()
-    check = _CHECKS.get(layout, partial(_check_splits, READERS[layout]))
+    check = _CHECKS.get(name, partial(_check_splits, name))
     inventories = tuple(check(root, findings, progress))
     return Report(
         root=str(root),
-        layout=layout,
+        layout=next(layout for layout, reader in READERS.items() if reader == name),
         inventories=inventories,
         notes=tuple(dict.fromkeys(findings.notes)),
         defects=tuple(dict.fromkeys(findings.defects)),
@@ -246,7 +246,7 @@ def _scenes_of(reader: Callable[..., Reader], root: Path, split: str) -> tuple[s
         return ()
 
 
-_CHECKS = {"nuScenes": _check_nuscenes, "SemanticKITTI": _check_semantic_kitti}
+_CHECKS = {"nuscenes": _check_nuscenes, "semantickitti": _check_semantic_kitti}
 
 
 def _take_stock(

@@ -161,12 +161,12 @@ def _open(root: Path, split: str) -> "Reader":
     """Open the dataset that the folder holds; of nuScenes the first version that has the split."""
     from pc_data.datasets import reader_class
     from pc_data.errors import DataError
-    from pc_data.layouts import READERS, check_root
+    from pc_data.layouts import dataset_name
     from pc_data.nuscenes import NuScenes, list_versions
 
-    layout = check_root(root, *READERS)
-    if layout != "nuScenes":
-        return reader_class(READERS[layout])(root, split=split)
+    name = dataset_name(root)
+    if name != "nuscenes":
+        return reader_class(name)(root, split=split)
     refusal = DataError(f"{root} has no version")
     for version in reversed(list_versions(root)):  # trainval, test, mini
         try:

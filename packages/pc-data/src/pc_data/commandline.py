@@ -27,6 +27,8 @@ import docstring_parser
 import jsonargparse
 import yaml
 
+from pc_data.errors import MissingExtraError
+
 Presets = Mapping[str, Callable[[], Any]]
 
 
@@ -76,7 +78,7 @@ def run(
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MissingExtraError) as error:
         if debug:
             traceback.print_exc()
         sys.stderr.write(f"error: {_one_line(error)}\n")

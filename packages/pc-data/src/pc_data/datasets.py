@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64
 from pc_data.scan import Boxes, Camera, Scan
 
 DatasetName = Literal[
-    "nuscenes", "semantickitti", "semanticposs", "pandaset", "waymo", "once", "argoverse2"
+    "nuscenes", "semantickitti", "semanticposs", "pandaset", "waymo", "once", "argoverse2", "folder"
 ]
 
 _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
@@ -24,6 +24,7 @@ _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is ca
     "waymo": ("pc_data.waymo:Waymo", "lidars"),
     "once": ("pc_data.once:Once", ""),
     "argoverse2": ("pc_data.argoverse2:Argoverse2", ""),
+    "folder": ("pc_data.folder:Folder", ""),
 }
 
 

@@ -1,4 +1,4 @@
-"""The one error that damaged or misplaced data raises, and what to do about it."""
+"""The errors of this package, and what damaged data shall do."""
 
 from typing import Literal
 
@@ -8,3 +8,7 @@ OnError = Literal["raise", "skip"]
 
 class DataError(ValueError):
     """A file or folder is not what its dataset promises; the message says which and what to do."""
+
+
+class MissingExtraError(ImportError):
+    """A file needs a package that only an extra of this one installs; the message names it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pc_data.errors import DataError
 
 _MARKERS = {
+    "point clouds": ("dataset.yaml", "dataset.yml", "dataset.json"),
     "nuScenes": ("v1.0-*/scene.json", "v1.0-*/sample.json", "v1.0-*/sample_data.json", "v1.0-*/"),
     # Before SemanticKITTI, which has the same folders without tags.
     "SemanticPOSS": ("dataset/sequences/[0-9][0-9]/tag/", "sequences/[0-9][0-9]/tag/"),
@@ -31,6 +32,7 @@ READERS = {
     "Waymo v2": "waymo",
     "ONCE": "once",
     "Argoverse 2": "argoverse2",
+    "point clouds": "folder",
 }
 """Layouts that are read, and what `pc_data.datasets` calls them."""
 
@@ -48,6 +50,21 @@ def find_layout(root: Path) -> str | None:
         if any(True for pattern in patterns for _ in root.glob(pattern)):
             return name
     return None
+
+
+def dataset_name(root: Path) -> str:
+    """Tell which reader a folder is for, as `pc_data.datasets` calls it.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If it is the root of no dataset and holds no point clouds.
+    """
+    from pc_data.folder_files import holds_clouds
+
+    places = (root, root.parent, root.parent.parent, *_folders(root))
+    if not any(find_layout(place) for place in places if place.is_dir()) and holds_clouds(root):
+        return READERS["point clouds"]
+    return READERS[check_root(root, *READERS)]
 
 
 def check_root(root: Path, *expected: str) -> str:
@@ -97,6 +114,7 @@ _TELLTALE = {
     "Waymo v2": "training/, validation/ or testing/",
     "ONCE": "data/ and ImageSets/",
     "Argoverse 2": "sensor/ or train/, val/, test/",
+    "point clouds": ".ply, .pcd, .las, .npy or .bin files, or a dataset.yaml",
 }
 
 

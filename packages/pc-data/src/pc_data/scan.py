@@ -51,8 +51,8 @@ class Camera:
             raise DataError(
                 f"{self.image_file}: image file is missing; restore it or drop the scan"
             )
+        encoded = self.image_file if self.load_bytes is None else io.BytesIO(self.load_bytes())
         try:
-            encoded = self.image_file if self.load_bytes is None else io.BytesIO(self.load_bytes())
             with Image.open(encoded) as image:
                 size = image.size
                 if at_least is not None and size == tuple(self.image_size):

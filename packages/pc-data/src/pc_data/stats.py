@@ -103,7 +103,9 @@ def draw_stats(stats: Stats) -> "Figure":
         _draw_classes(figure.add_subplot(grid[:, 0]), stats)
     axes = figure.add_subplot(grid[0, 1])
     axes.hist(
-        stats.num_points, bins=np.linspace(0, stats.num_points.max() + 1, 41), color="#3f7fbf"
+        stats.num_points,
+        bins=np.linspace(0, stats.num_points.max() + 1, 41).tolist(),
+        color="#3f7fbf",
     )
     axes.set(xlabel="points of a scan", ylabel="scans")
     axes = figure.add_subplot(grid[1, 1])
