@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 _BARE = {"num_scenes": 2, "frames_per_scene": 2, "seed": 3}
+_ROOM = {"num_scenes": 2, "seed": 3, "voxel_size": 0.06}
 _STREET = _BARE | {"image_size": (96, 64)}
 
 LAYOUTS = {
@@ -16,6 +17,11 @@ LAYOUTS = {
         _STREET | {"top_shape": (64, 400), "short_shape": (40, 60)},
     ),
     "folder": ("pc_data.synthetic.folder:make_street_folder", _BARE),
+    "scannet": (
+        "pc_data.synthetic.scannet:make_room_scannet",
+        _ROOM | {"num_frames": 2, "image_size": (96, 64)},
+    ),
+    "pointcept": ("pc_data.synthetic.scannet:make_room_pointcept", _ROOM),
     "once": ("pc_data.synthetic.once:make_street_once", _STREET),
     "argoverse2": ("pc_data.synthetic.argoverse2:make_street_argoverse2", _STREET),
 }
@@ -25,6 +31,7 @@ REAL = {  # name -> folder, version
     "semantickitti": ("semantickitti", ""),
     "pandaset": ("pandaset", ""),
     "argoverse2": ("argoverse2", ""),
+    "scannet": ("scannet", ""),
 }
 
 

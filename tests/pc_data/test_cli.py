@@ -1,9 +1,11 @@
+import inspect
 import json
-import sys
-import types
+from importlib import import_module
 
 import pytest
 from pc_data.cli import main
+from pc_data.synthetic import formats
+from pc_data.synthetic.formats import WRITERS
 from PIL import Image
 
 from tests.pc_data.tiny_worlds import write_nuscenes, write_semantic_kitti
@@ -91,30 +93,52 @@ def test_show_of_a_split_that_is_not_there(nuscenes, capsys):
 
 @pytest.fixture
 def writers(monkeypatch):
-    """Stand-ins for the synthetic world that only note how they are called."""
+    """Stand-ins for the functions that write worlds, which only note how they are called."""
     calls = []
 
-    def writer(name):
-        def write(out, *, progress, **options):
-            progress(1, 2)
-            calls.append((name, out, options))
+    class Module:
+        def __init__(self, place):
+            self.place = place
 
-        return write
+        def __getattr__(self, name):
+            def write(out, *, progress, **options):
+                progress(1, 2)
+                calls.append((f"{self.place}:{name}", out, options))
 
-    module = types.ModuleType("pc_data.synthetic")
-    module.make_street_nuscenes = writer("nuscenes")
-    module.make_street_semantic_kitti = writer("semantickitti")
-    monkeypatch.setitem(sys.modules, "pc_data.synthetic", module)
+            return write
+
+    monkeypatch.setattr(formats, "import_module", Module)
     return calls
 
 
-@pytest.mark.parametrize("layout", ["nuscenes", "semantickitti"])
-def test_make_passes_its_flags_on(writers, tmp_path, capsys, layout):
+@pytest.mark.parametrize(
+    ("world", "layout"), [(world, layout) for world in WRITERS for layout in WRITERS[world]]
+)
+def test_make_passes_its_flags_on(writers, tmp_path, capsys, world, layout):
     out = tmp_path / "world"
-    line = f"make street --format {layout} --out {out} --scenes 3 --seed 9 --frames 2"
+    line = f"make {world} --format {layout} --out {out} --scenes 3 --seed 9 --frames 2"
     assert main(line.split()) == 0
-    assert writers == [(layout, out, {"num_scenes": 3, "seed": 9, "frames_per_scene": 2})]
+    ((place, where, options),) = writers
+    writer = WRITERS[world][layout]
+    assert (place, where) == (writer.place, out)
+    frames = {writer.frames: 2} if writer.frames else {}
+    assert options == {"num_scenes": 3, "seed": 9} | frames
     assert f"next: pc-data check {out}" in capsys.readouterr().out
+    module, _, name = place.partition(":")
+    taken = inspect.signature(getattr(import_module(module), name)).parameters
+    assert options.keys() | {"progress"} <= taken.keys()
+
+
+def test_make_has_a_usual_layout_for_each_world(writers, tmp_path):
+    assert main(["make", "street", "--out", str(tmp_path / "a")]) == 0
+    assert main(["make", "room", "--out", str(tmp_path / "b")]) == 0
+    assert [call[0].rpartition("_")[2] for call in writers] == ["nuscenes", "scannet"]
+
+
+def test_make_refuses_a_layout_of_the_other_world(writers, tmp_path, capsys):
+    assert main(["make", "room", "--format", "waymo", "--out", str(tmp_path / "x")]) == 2
+    assert "format must be one of scannet, " in capsys.readouterr().err
+    assert not writers
 
 
 def test_make_then_check_then_show(tmp_path, capsys):

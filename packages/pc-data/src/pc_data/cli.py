@@ -11,6 +11,20 @@ if TYPE_CHECKING:
     from pc_data.datasets import Reader
 
 
+Layout = Literal[
+    "nuscenes",
+    "semantickitti",
+    "semanticposs",
+    "pandaset",
+    "waymo",
+    "once",
+    "argoverse2",
+    "scannet",
+    "pointcept",
+    "folder",
+]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run `pc-data` with the given arguments, or those of the process, and return its exit code."""
     return run(
@@ -22,10 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(
-    world: Literal["street"],
+    world: Literal["street", "room"],
     *,
     out: Path,
-    format: Literal["nuscenes", "semantickitti"] = "nuscenes",  # noqa: A002
+    format: Layout | None = None,  # noqa: A002
     scenes: int = 8,
     frames: int = 4,
     seed: int = 0,
@@ -35,21 +49,26 @@ def make(
     Args:
         world: What to build.
         out: Folder to write, new or empty.
-        format: Layout of the files.
+        format: Layout of the files; by default nuscenes for streets and scannet for rooms.
         scenes: Number of scenes; a quarter of them form the validation split.
-        frames: Scans of each scene.
+        frames: Scans of each street, images of each room.
         seed: Everything follows from it.
     """
+    from pc_data.synthetic.formats import make_world
+
     if scenes < 1 or frames < 1:
         raise ValueError(f"--scenes and --frames must be at least 1, got {scenes} and {frames}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is in use; pass a new folder as --out, or empty this one")
-    if format == "nuscenes":
-        from pc_data.synthetic import make_street_nuscenes as write
-    else:
-        from pc_data.synthetic import make_street_semantic_kitti as write
-    progress = progress_line(f"making {world}")
-    write(out, num_scenes=scenes, seed=seed, frames_per_scene=frames, progress=progress)
+    make_world(
+        world,
+        out,
+        layout=format,
+        num_scenes=scenes,
+        num_frames=frames,
+        seed=seed,
+        progress=progress_line(f"making {world}"),
+    )
     print(f"wrote {out}\nnext: pc-data check {out}")
 
 

@@ -13,7 +13,16 @@ from jaxtyping import Float32, Int64
 from pc_data.scan import Boxes, Camera, Scan
 
 DatasetName = Literal[
-    "nuscenes", "semantickitti", "semanticposs", "pandaset", "waymo", "once", "argoverse2", "folder"
+    "nuscenes",
+    "semantickitti",
+    "semanticposs",
+    "pandaset",
+    "waymo",
+    "once",
+    "argoverse2",
+    "scannet",
+    "pointcept",
+    "folder",
 ]
 
 _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
@@ -24,6 +33,8 @@ _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is ca
     "waymo": ("pc_data.waymo:Waymo", "lidars"),
     "once": ("pc_data.once:Once", ""),
     "argoverse2": ("pc_data.argoverse2:Argoverse2", ""),
+    "scannet": ("pc_data.scannet:ScanNet", "classes"),
+    "pointcept": ("pc_data.pointcept:PointceptScenes", "classes"),
     "folder": ("pc_data.folder:Folder", ""),
 }
 
@@ -36,7 +47,8 @@ class DataConfig:
         root: The dataset's folder.
         name: Its layout, e.g. nuscenes or semantickitti.
         version: Which form of it: the folder of the tables of nuScenes (v1.0-trainval, v1.0-mini,
-            v1.0-test). Empty for the usual one.
+            v1.0-test), the sensors of PandaSet (both, pandar64, pandargt), the LiDARs of Waymo
+            (all, top), the classes of ScanNet (20, 200). Empty for the first of these.
         split: Which scans: train, val, test or all.
     """
 

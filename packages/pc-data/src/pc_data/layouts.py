@@ -20,6 +20,7 @@ _MARKERS = {
     ),
     "ONCE": ("data/[0-9]*/lidar_roof/", "ImageSets/raw_small.txt", "ImageSets/raw_medium.txt"),
     "ScanNet": ("scans/scene*/", "scans_test/scene*/"),
+    "Pointcept ScanNet": tuple(f"{split}/scene*/coord.npy" for split in ("train", "val", "test")),
     "Waymo v2": ("training/lidar/", "validation/lidar/", "testing/lidar/"),
 }
 
@@ -32,6 +33,8 @@ READERS = {
     "Waymo v2": "waymo",
     "ONCE": "once",
     "Argoverse 2": "argoverse2",
+    "ScanNet": "scannet",
+    "Pointcept ScanNet": "pointcept",
     "point clouds": "folder",
 }
 """Layouts that are read, and what `pc_data.datasets` calls them."""
@@ -114,6 +117,8 @@ _TELLTALE = {
     "Waymo v2": "training/, validation/ or testing/",
     "ONCE": "data/ and ImageSets/",
     "Argoverse 2": "sensor/ or train/, val/, test/",
+    "ScanNet": "scans/ beside scannetv2-labels.combined.tsv",
+    "Pointcept ScanNet": "train/<room>/coord.npy",
     "point clouds": ".ply, .pcd, .las, .npy or .bin files, or a dataset.yaml",
 }
 
