@@ -22,6 +22,14 @@ LAYOUTS = {
         _ROOM | {"num_frames": 2, "image_size": (96, 64)},
     ),
     "pointcept": ("pc_data.synthetic.scannet:make_room_pointcept", _ROOM),
+    "arkitscenes": (
+        "pc_data.synthetic.arkitscenes:make_room_arkitscenes",
+        _ROOM | {"num_frames": 4, "image_size": (96, 72)},
+    ),
+    "sunrgbd": (
+        "pc_data.synthetic.sun_rgbd:make_room_sun_rgbd",
+        {"num_scenes": 2, "seed": 3, "num_frames": 2, "image_size": (96, 72)},
+    ),
     "once": ("pc_data.synthetic.once:make_street_once", _STREET),
     "argoverse2": ("pc_data.synthetic.argoverse2:make_street_argoverse2", _STREET),
 }
@@ -32,6 +40,7 @@ REAL = {  # name -> folder, version
     "pandaset": ("pandaset", ""),
     "argoverse2": ("argoverse2", ""),
     "scannet": ("scannet", ""),
+    "sunrgbd": ("sunrgbd", ""),
 }
 
 

@@ -38,6 +38,10 @@ def import_arrow(module: str) -> Any:  # noqa: ANN401
         ) from error
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 class Table:
     """A Parquet file of which few rows are read at a time.
 
@@ -62,7 +66,9 @@ class Table:
         try:
             self._table = parquet.ParquetFile(file, memory_map=False, pre_buffer=False)
         except self._errors as error:
-            raise DataError(f"{file}: not a Parquet file ({error}); fetch it again") from error
+            raise DataError(
+                f"{file}: not a Parquet file ({_one_line(error)}); fetch it again"
+            ) from error
         metadata = self._table.metadata
         self.num_rows: int = metadata.num_rows
         self.schema: pa.Schema = self._table.schema_arrow
@@ -105,7 +111,9 @@ class Table:
                 return arrow.Table.from_batches(batches)
             return self.schema.empty_table().select(list(columns))
         except self._errors as error:
-            raise DataError(f"{self.file}: table is damaged ({error}); fetch it again") from error
+            raise DataError(
+                f"{self.file}: table is damaged ({_one_line(error)}); fetch it again"
+            ) from error
 
     def iter_rows(self, columns: Sequence[str] | None = None) -> Iterator["pa.RecordBatch"]:
         """Read the rows one after the other, a few in memory at a time.
@@ -121,7 +129,7 @@ class Table:
                 batch = next(batches, None)
             except self._errors as error:
                 raise DataError(
-                    f"{self.file}: table is damaged ({error}); fetch it again"
+                    f"{self.file}: table is damaged ({_one_line(error)}); fetch it again"
                 ) from error
             if batch is None:
                 return
@@ -177,7 +185,9 @@ def read_feather(file: Path, columns: Sequence[str]) -> "pa.Table":
     try:
         table = feather.read_table(file, memory_map=False, use_threads=False)
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a Feather file ({error}); fetch it again") from error
+        raise DataError(
+            f"{file}: not a Feather file ({_one_line(error)}); fetch it again"
+        ) from error
     absent = [name for name in columns if name not in table.column_names]
     if absent:
         raise DataError(f"{file}: no column {absent[0]!r}; fetch the original table")
@@ -213,7 +223,8 @@ def column_array(
         values = column.cast(dtype).to_numpy(zero_copy_only=False)
     except (AttributeError, ValueError, TypeError, arrow.ArrowException) as error:
         raise DataError(
-            f"{file}: column {name!r} is not what it should be ({error}); fetch the original table"
+            f"{file}: column {name!r} is not what it should be ({_one_line(error)}); fetch the "
+            "original table"
         ) from error
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{file}: column {name!r} has NaN or infinite values; fetch it again")

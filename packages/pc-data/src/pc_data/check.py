@@ -360,9 +360,10 @@ def _visible(camera: Camera, xyz: np.ndarray, *, min_depth: float, min_x: float)
 def _describe(inventory: Inventory) -> list[str]:
     scans, scenes = inventory.num_scans, inventory.num_scenes
     splits = ", ".join(f"{split} {size:,}" for split, size in inventory.split_sizes.items())
+    splits = f" ({splits})" if splits else ""
     lines = [
         f"  {inventory.name}",
-        f"  scans     {scans:,} in {scenes:,} {'scene' if scenes == 1 else 'scenes'} ({splits})",
+        f"  scans     {scans:,} in {scenes:,} {'scene' if scenes == 1 else 'scenes'}{splits}",
         f"  points    {inventory.num_points:,}, {inventory.num_points // max(scans, 1):,} a scan",
         f"  images    {inventory.num_images:,}, {inventory.num_images / max(scans, 1):.3g} a scan",
     ]

@@ -21,6 +21,8 @@ Layout = Literal[
     "argoverse2",
     "scannet",
     "pointcept",
+    "arkitscenes",
+    "sunrgbd",
     "folder",
 ]
 

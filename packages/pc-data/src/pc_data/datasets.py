@@ -22,6 +22,8 @@ DatasetName = Literal[
     "argoverse2",
     "scannet",
     "pointcept",
+    "arkitscenes",
+    "sunrgbd",
     "folder",
 ]
 
@@ -35,6 +37,8 @@ _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is ca
     "argoverse2": ("pc_data.argoverse2:Argoverse2", ""),
     "scannet": ("pc_data.scannet:ScanNet", "classes"),
     "pointcept": ("pc_data.pointcept:PointceptScenes", "classes"),
+    "arkitscenes": ("pc_data.arkitscenes:ARKitScenes", ""),
+    "sunrgbd": ("pc_data.sun_rgbd:SunRGBD", "version"),
     "folder": ("pc_data.folder:Folder", ""),
 }
 
@@ -48,7 +52,8 @@ class DataConfig:
         name: Its layout, e.g. nuscenes or semantickitti.
         version: Which form of it: the folder of the tables of nuScenes (v1.0-trainval, v1.0-mini,
             v1.0-test), the sensors of PandaSet (both, pandar64, pandargt), the LiDARs of Waymo
-            (all, top), the classes of ScanNet (20, 200). Empty for the first of these.
+            (all, top), the classes of ScanNet (20, 200), the labels of SUN RGB-D (v1, v2).
+            Empty for the first of these.
         split: Which scans: train, val, test or all.
     """
 

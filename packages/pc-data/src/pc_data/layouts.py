@@ -21,6 +21,12 @@ _MARKERS = {
     "ONCE": ("data/[0-9]*/lidar_roof/", "ImageSets/raw_small.txt", "ImageSets/raw_medium.txt"),
     "ScanNet": ("scans/scene*/", "scans_test/scene*/"),
     "Pointcept ScanNet": tuple(f"{split}/scene*/coord.npy" for split in ("train", "val", "test")),
+    "ARKitScenes": tuple(
+        f"{split}/*/*{part}"
+        for split in ("Training", "Validation")
+        for part in ("_3dod_mesh.ply", "_frames/")
+    ),
+    "SUN RGB-D": ("sunrgbd_trainval/",),
     "Waymo v2": ("training/lidar/", "validation/lidar/", "testing/lidar/"),
 }
 
@@ -35,6 +41,8 @@ READERS = {
     "Argoverse 2": "argoverse2",
     "ScanNet": "scannet",
     "Pointcept ScanNet": "pointcept",
+    "ARKitScenes": "arkitscenes",
+    "SUN RGB-D": "sunrgbd",
     "point clouds": "folder",
 }
 """Layouts that are read, and what `pc_data.datasets` calls them."""
@@ -119,6 +127,8 @@ _TELLTALE = {
     "Argoverse 2": "sensor/ or train/, val/, test/",
     "ScanNet": "scans/ beside scannetv2-labels.combined.tsv",
     "Pointcept ScanNet": "train/<room>/coord.npy",
+    "ARKitScenes": "Training/ and Validation/",
+    "SUN RGB-D": "sunrgbd_trainval/",
     "point clouds": ".ply, .pcd, .las, .npy or .bin files, or a dataset.yaml",
 }
 

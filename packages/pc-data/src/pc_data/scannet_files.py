@@ -197,9 +197,14 @@ def read_alignment(file: Path) -> Float64[np.ndarray, "4 4"]:
     """Room-from-reconstruction from a room's text file; the identity where it gives none.
 
     Raises:
-        DataError: If `axisAlignment` is no turn about the vertical and shift.
+        DataError: If it holds no `key = value`, or `axisAlignment` is no turn about the vertical
+            and shift.
     """
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    if not file.is_file():
+        return np.eye(4)
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if "=" not in text:
+        raise DataError(f"{file}: holds no line 'key = value'; fetch the file again")
     for line in text.splitlines():
         key, _, numbers = line.partition("=")
         if key.strip() != "axisAlignment":

@@ -24,7 +24,7 @@ _ORDER = (  # as a driver looks around: ahead in the upper row, behind in the lo
     "CAM_BACK",
     "CAM_BACK_RIGHT",
 )
-_NEAR, _FAR = 2.0, 60.0
+_STREET, _ROOM = (2, 5, 10, 20, 40, 60), (0.5, 1, 2, 4, 8)  # metres, ticks of depth
 
 
 def show_scan(
@@ -36,8 +36,9 @@ def show_scan(
 ) -> "Figure":
     """Draw a scan from above and on each of its images.
 
-    From above, points are coloured by class if the scan is labelled, else by intensity, else by
-    height; higher points cover lower ones. On the images they are coloured by depth.
+    From above, points are coloured by class if the scan is labelled, else by their own colour, by
+    intensity, or by height; higher points cover lower ones. On the images they are coloured by
+    depth.
 
     Args:
         scan: What to draw.
@@ -89,14 +90,14 @@ def _draw_images(
     grid = part.subplots(-(-len(cameras) // columns), columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
+    ticks = _ROOM if np.ptp(scan.xyz, axis=0).max(initial=0) < 20 else _STREET
     drawn = [
-        _draw_image(axes, scan, camera, min_depth=min_depth, min_x=min_x)
+        _draw_image(axes, scan, camera, ticks, min_depth=min_depth, min_x=min_x)
         for axes, camera in zip(grid, cameras, strict=False)
     ]
     bar = part.colorbar(
         drawn[0], ax=grid, orientation="horizontal", fraction=0.04, pad=0.02, aspect=60
     )
-    ticks = [2, 5, 10, 20, 40, 60]
     bar.set_ticks(ticks, labels=[f"{tick} m" for tick in ticks])
     bar.minorticks_off()
     bar.ax.tick_params(colors=_INK, labelsize=7)
@@ -117,7 +118,7 @@ def _title(scan: Scan) -> str:
 def _draw_above(axes: "Axes", scan: Scan, class_names: Sequence[str] | None) -> None:
     order = np.argsort(scan.xyz[:, 2], kind="stable")
     xyz = scan.xyz[order]
-    reach = _reach(xyz)
+    middle, reach = _window(xyz)
     axes.set_facecolor(_GROUND)
     size = float(np.clip(3e4 / max(len(xyz), 1), 0.25, 6))
     if scan.labels is not None:
@@ -125,13 +126,16 @@ def _draw_above(axes: "Axes", scan: Scan, class_names: Sequence[str] | None) -> 
         table = np.vstack((np.asarray(IGNORED, np.float32)[None], class_colors(names)))
         _scatter(axes, xyz, size=size, color=table[scan.labels[order] + 1])
         _legend(axes, scan.labels, names, table)
+    elif scan.color is not None:
+        _scatter(axes, xyz, size=size, color=scan.color[order])
     else:
         values = xyz[:, 2] if scan.intensity is None else scan.intensity[order]
         _scatter(axes, xyz, size=size, color=_brighter("viridis")(_ranks(values)))
         kind = "height" if scan.intensity is None else "intensity"
         axes.set_title(f"from above, coloured by {kind}", color=_INK, fontsize=8)
     axes.plot(0, 0, marker="+", markersize=9, color="white", markeredgewidth=1.2)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    x, y = middle
+    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach), aspect="equal")
     axes.set_xlabel("x (m)", color=_INK, fontsize=7)
     axes.set_ylabel("y (m)", color=_INK, fontsize=7)
     axes.tick_params(colors=_INK, labelsize=7)
@@ -139,11 +143,19 @@ def _draw_above(axes: "Axes", scan: Scan, class_names: Sequence[str] | None) -> 
         spine.set_color("#3a4150")
 
 
-def _reach(xyz: np.ndarray) -> float:
-    """Half the side of the square that holds nearly all points, at most 60 m."""
+def _window(xyz: np.ndarray) -> tuple[np.ndarray, float]:
+    """Middle and half the side of the square that holds nearly all points, at most 60 m.
+
+    The sensor is in the middle, unless it is not among the points.
+    """
+    middle = np.zeros(2)
     if not len(xyz):
-        return 1.0
-    return float(np.clip(1.05 * np.percentile(np.abs(xyz[:, :2]), 98.5), 1, 60))
+        return middle, 1.0
+    low, high = np.percentile(xyz[:, :2], (1, 99), axis=0)
+    if not ((low < 0) & (high > 0)).all():
+        middle = (low + high) / 2
+    reach = 1.05 * np.percentile(np.abs(xyz[:, :2] - middle), 98.5)
+    return middle, float(np.clip(reach, 1, 60))
 
 
 def _scatter(axes: "Axes", xyz: np.ndarray, *, size: float, color: np.ndarray) -> None:
@@ -198,7 +210,13 @@ def _legend(axes: "Axes", labels: np.ndarray, names: Sequence[str], table: np.nd
 
 
 def _draw_image(
-    axes: "Axes", scan: Scan, camera: Camera, *, min_depth: float, min_x: float
+    axes: "Axes",
+    scan: Scan,
+    camera: Camera,
+    ticks: Sequence[float],
+    *,
+    min_depth: float,
+    min_x: float,
 ) -> "PathCollection":
     from matplotlib.colors import LogNorm
     from pc_geometry import project_points
@@ -214,7 +232,7 @@ def _draw_image(
         c=depth[order],
         s=float(np.clip(1e4 / max(len(order), 1), 1.0, 2.5)),
         cmap=_brighter("plasma").reversed(),
-        norm=LogNorm(_NEAR, _FAR, clip=True),
+        norm=LogNorm(ticks[0], ticks[-1], clip=True),
         linewidths=0,
     )
     width, height = camera.image_size

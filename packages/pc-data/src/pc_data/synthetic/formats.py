@@ -36,6 +36,8 @@ WRITERS: dict[str, dict[str, Writer]] = {
     "room": {
         "scannet": Writer("pc_data.synthetic.scannet:make_room_scannet", "num_frames"),
         "pointcept": Writer("pc_data.synthetic.scannet:make_room_pointcept", ""),
+        "arkitscenes": Writer("pc_data.synthetic.arkitscenes:make_room_arkitscenes", "num_frames"),
+        "sunrgbd": Writer("pc_data.synthetic.sun_rgbd:make_room_sun_rgbd", "num_frames"),
     },
 }
 """By world and by the name of the layout; the first layout of a world is the usual one."""

@@ -18,9 +18,10 @@ from jaxtyping import Float32, Float64, Int64
 from pc_data.ply import write_ply
 from pc_data.scannet_classes import SCANNET20, SCANNET200
 from pc_data.scannet_files import vertex_normals
-from pc_data.synthetic.output import check_image_size, check_request, make_frames, whole_folder
+from pc_data.synthetic.output import whole_folder
 from pc_data.synthetic.rig import pose_matrix, yaw_rotation
-from pc_data.synthetic.room import Room, make_room
+from pc_data.synthetic.room import Room
+from pc_data.synthetic.rooms import make_rooms
 from pc_data.synthetic.sensors import turn_rays
 
 _SEGMENT = 0.35  # metres, edge of the cubes that segments are cut along
@@ -121,15 +122,15 @@ def make_room_scannet(
     Raises:
         ValueError: If `out` is in use or an argument is out of range.
     """
-    check_image_size(image_size)
-    options = {"num_frames": num_frames, "image_size": image_size, "voxel_size": voxel_size}
     with whole_folder(out) as root:
-        places = _make_rooms(
+        places = make_rooms(
             partial(_write_room, root, seed),
             num_scenes=num_scenes,
             seed=seed,
             val_fraction=val_fraction,
-            options=options,
+            num_frames=num_frames,
+            image_size=image_size,
+            voxel_size=voxel_size,
             progress=progress,
         )
         for split in ("train", "val"):
@@ -163,51 +164,14 @@ def make_room_pointcept(
         ValueError: If `out` is in use or an argument is out of range.
     """
     with whole_folder(out) as root:
-        _make_rooms(
+        make_rooms(
             partial(_write_arrays, root, seed),
             num_scenes=num_scenes,
             seed=seed,
             val_fraction=val_fraction,
-            options={"num_frames": 0, "voxel_size": voxel_size},
+            voxel_size=voxel_size,
             progress=progress,
         )
-
-
-def _make_rooms(
-    write: Callable[[int, Room, _Place], None],
-    *,
-    num_scenes: int,
-    seed: int,
-    val_fraction: float,
-    options: dict,
-    progress: Callable[[int, int], None] | None,
-) -> list[_Place]:
-    """Make all rooms on all cores, and write each as soon as it is there."""
-    num_frames = max(options["num_frames"], 1)
-    num_val = check_request(
-        num_scenes=num_scenes, frames_per_scene=num_frames, val_fraction=val_fraction
-    )
-    if options["num_frames"] < 0:
-        raise ValueError(f"num_frames must be 0 or more, got {options['num_frames']}")
-    if not options["voxel_size"] >= 0.01:
-        raise ValueError(f"voxel_size must be at least 0.01 metres, got {options['voxel_size']}")
-
-    def make(index: int) -> tuple[Room, _Place]:
-        is_val = index >= num_scenes - num_val
-        room = make_room((seed, index), is_val, **options)
-        return room, _place(index, seed, room, is_val=is_val)
-
-    def store(index: int, frame: int, made: tuple[Room, _Place]) -> _Place:  # noqa: ARG001
-        write(index, *made)
-        return made[1]
-
-    places = []
-    scenes = [partial(make, index) for index in range(num_scenes)]
-    for done, (*_, place) in enumerate(make_frames(scenes, store, num_frames=1), start=1):
-        places.append(place)
-        if progress is not None:
-            progress(done, num_scenes)
-    return places
 
 
 def _place(index: int, seed: int, room: Room, *, is_val: bool) -> _Place:
@@ -260,7 +224,8 @@ def _world_xyz(room: Room, place: _Place) -> Float32[np.ndarray, "n 3"]:
 # --- the release's layout
 
 
-def _write_room(root: Path, seed: int, index: int, room: Room, place: _Place) -> None:
+def _write_room(root: Path, seed: int, index: int, room: Room, is_val: bool) -> _Place:
+    place = _place(index, seed, room, is_val=is_val)
     folder = root / "scans" / place.name
     folder.mkdir(parents=True)
     annotation = _annotate(room, index, seed)
@@ -280,6 +245,7 @@ def _write_room(root: Path, seed: int, index: int, room: Room, place: _Place) ->
     _write_annotation(folder, place.name, room, annotation)
     _write_text(folder / f"{place.name}.txt", room, place)
     _write_frames(folder, room, place)
+    return place
 
 
 def _label_colors() -> np.ndarray:
@@ -373,7 +339,8 @@ def _write_table(file: Path) -> None:
 # --- Pointcept's layout
 
 
-def _write_arrays(root: Path, seed: int, index: int, room: Room, place: _Place) -> None:
+def _write_arrays(root: Path, seed: int, index: int, room: Room, is_val: bool) -> None:
+    place = _place(index, seed, room, is_val=is_val)
     folder = root / place.split / place.name
     folder.mkdir(parents=True)
     annotation = _annotate(room, index, seed)
