@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pyarrow as pa
 import pytest
-from pc_data.argoverse2 import SPLITS, Argoverse2
-from pc_data.argoverse2_logs import CATEGORIES, RING_CAMERAS, nearest
 from pc_data.errors import DataError
+from pc_data.readers.argoverse2 import SPLITS, Argoverse2
+from pc_data.readers.argoverse2_logs import CATEGORIES, RING_CAMERAS, nearest
 from pc_data.synthetic.argoverse2 import CAMERAS, VLP_32C, log_name, make_street_argoverse2
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes

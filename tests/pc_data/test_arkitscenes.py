@@ -3,9 +3,9 @@ import shutil
 
 import numpy as np
 import pytest
-from pc_data.arkitscenes import BOX_CLASS_NAMES, ARKitScenes
-from pc_data.arkitscenes_files import find_frames, make_camera, read_boxes, read_trajectory
 from pc_data.errors import DataError
+from pc_data.readers.arkitscenes import BOX_CLASS_NAMES, ARKitScenes
+from pc_data.readers.arkitscenes_files import find_frames, make_camera, read_boxes, read_trajectory
 from pc_data.synthetic.arkitscenes import make_room_arkitscenes
 from pc_geometry import project_points
 from pc_geometry.boxes import box_corners, points_in_boxes

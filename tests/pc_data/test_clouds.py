@@ -7,10 +7,10 @@ import zipfile
 import laspy
 import numpy as np
 import pytest
-from pc_data.cloud_files import SUFFIXES, read_columns
-from pc_data.clouds import find_column, read_cloud, to_scan, warn_of_unit
 from pc_data.errors import DataError
-from pc_data.ply import write_ply
+from pc_data.files.cloud_files import SUFFIXES, read_columns
+from pc_data.files.clouds import find_column, read_cloud, to_scan, warn_of_unit
+from pc_data.files.ply import write_ply
 
 from tests.real_data import REAL_DATA, needs_real_data
 

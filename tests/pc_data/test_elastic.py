@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pc_data.elastic import elastic_distortion
+from pc_data.augment.elastic import elastic_distortion
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import uniform_filter
 

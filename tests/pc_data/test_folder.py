@@ -4,9 +4,9 @@ import warnings
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.folder import Folder
-from pc_data.folder_files import holds_clouds
-from pc_data.folder_schema import read_schema
+from pc_data.readers.folder import Folder
+from pc_data.readers.folder_files import holds_clouds
+from pc_data.readers.folder_schema import read_schema
 
 from tests.real_data import REAL_DATA, needs_real_data
 
@@ -496,9 +496,9 @@ def test_an_empty_schema_is_none(tmp_path):
 
 
 def test_the_example_in_the_documentation_is_valid(world):
-    import pc_data.folder
+    import pc_data.readers.folder
 
-    text = pc_data.folder.__doc__.split("```yaml\n")[1].split("```")[0]
+    text = pc_data.readers.folder.__doc__.split("```yaml\n")[1].split("```")[0]
     (world / "dataset.yaml").write_text(text)
     schema = read_schema(world)
     assert schema.metres == 0.001

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pc_data.errors import DataError
-from pc_data.frames import read_frame
+from pc_data.files.frames import read_frame
 
 from tests.real_data import REAL_DATA, needs_real_data
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from pc_data import DataError, Scan
-from pc_data.mixing import cut_instances, instance_cutmix, join, mix3d, polar_mix
+from pc_data.augment.mixing import cut_instances, instance_cutmix, join, mix3d, polar_mix
 from pc_geometry.boxes import points_in_boxes
 
 from tests.pc_data.scans import assert_same, boxes_of, copied, scan_of

@@ -3,11 +3,11 @@ import pickle
 
 import numpy as np
 import pytest
-from pc_data import nuscenes_rows
-from pc_data import nuscenes_splits as splits
 from pc_data.check import check_dataset
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, NuScenes, split_scenes
+from pc_data.readers import nuscenes_rows
+from pc_data.readers import nuscenes_splits as splits
+from pc_data.readers.nuscenes import CLASS_NAMES, NuScenes, split_scenes
 from pc_geometry import project_points
 
 from tests.pc_data.tiny_worlds import (

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, CLASS_OF_RAW, NuScenes
-from pc_data.nuscenes_boxes import DETECTION_NAMES
+from pc_data.readers.nuscenes import CLASS_NAMES, CLASS_OF_RAW, NuScenes
+from pc_data.readers.nuscenes_boxes import DETECTION_NAMES
 from pc_data.synthetic.categories import NUSCENES_NAMES
 from pc_geometry.boxes import points_in_boxes
 
@@ -80,7 +80,7 @@ def test_nothing_annotated_at_all(tmp_path):
 
 def test_classes_are_those_of_lidarseg():
     """The detection challenge merges categories as the one on points does."""
-    from pc_data.nuscenes_boxes import _CLASS_OF_CATEGORY
+    from pc_data.readers.nuscenes_boxes import _CLASS_OF_CATEGORY
 
     for raw, category in enumerate(NUSCENES_NAMES[:24]):
         label = CLASS_OF_RAW[raw]

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, NuScenes
-from pc_data.nuscenes_c import NuScenesC
+from pc_data.readers.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.readers.nuscenes_c import NuScenesC
 
 from tests.lanes import unchecked_only
 from tests.pc_data.tiny_nuscenes import add_panoptic, annotate

@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.readers.nuscenes import CLASS_NAMES, NuScenes
 
 from tests.pc_data.tiny_nuscenes import PANOPTIC, add_panoptic, panoptic_file
 from tests.pc_data.tiny_worlds import NUM_POINTS, edit_rows, write_json, write_nuscenes

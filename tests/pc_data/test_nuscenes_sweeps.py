@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.nuscenes import NuScenes
+from pc_data.readers.nuscenes import NuScenes
 from pc_data.synthetic import make_street_nuscenes
 from pc_geometry import knn
 from pc_geometry.rigid import invert_rigid, transform_points

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.once import BOX_CLASS_NAMES, CAMERAS, SPLITS, Once
+from pc_data.readers.once import BOX_CLASS_NAMES, CAMERAS, SPLITS, Once
 from pc_data.synthetic.once import PANDAR_40P, make_street_once
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes

@@ -3,15 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from pc_data.image_crops import ImageCrop, crop_image, crop_map, crop_pixels, draw_crop, whole_image
-from pc_data.images import resize_image
-from pc_data.pairs import (
+from pc_data.augment.image_crops import (
+    ImageCrop,
+    crop_image,
+    crop_map,
+    crop_pixels,
+    draw_crop,
+    whole_image,
+)
+from pc_data.augment.pairs import (
     PixelPairs,
     crop_paired,
     drop_cuboid_paired,
     pair_pixels,
     resize_paired,
 )
+from pc_data.images import resize_image
 from pc_geometry import project_points
 
 from tests.pc_data.scans import assert_same, copied, scan_of

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pc_data import pandaset_classes
 from pc_data.errors import DataError
-from pc_data.pandaset import PandaSet
-from pc_data.pandaset_classes import BOX_CLASS_NAMES, CLASS_NAMES, RAW_NAMES
-from pc_data.pandaset_scenes import CAMERAS
+from pc_data.readers import pandaset_classes
+from pc_data.readers.pandaset import PandaSet
+from pc_data.readers.pandaset_classes import BOX_CLASS_NAMES, CLASS_NAMES, RAW_NAMES
+from pc_data.readers.pandaset_scenes import CAMERAS
 from pc_data.synthetic.frames import write_frame
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pc_data.errors import DataError
-from pc_data.pcd import _decompress, read_pcd
+from pc_data.files.pcd import _decompress, read_pcd
 
 from tests.real_data import REAL_DATA, needs_real_data
 

@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pc_data import DataError, photometric
+from pc_data import DataError
+from pc_data.augment import photometric
 
 from tests.pc_data.scans import assert_same, bare, copied, scan_of
 

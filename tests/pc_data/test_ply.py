@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pc_data.errors import DataError
-from pc_data.ply import read_ply, write_ply
+from pc_data.files.ply import read_ply, write_ply
 
 from tests.real_data import REAL_DATA, needs_real_data
 

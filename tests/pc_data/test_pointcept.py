@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.pointcept import PointceptScenes
-from pc_data.scannet import ScanNet
+from pc_data.readers.pointcept import PointceptScenes
+from pc_data.readers.scannet import ScanNet
 from pc_data.synthetic.scannet import make_room_pointcept, make_room_scannet
 
 _SMALL = {"num_scenes": 2, "seed": 8, "voxel_size": 0.06}

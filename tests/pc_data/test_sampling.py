@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pc_data import sampling
+from pc_data.augment import sampling
 
 from tests.pc_data.scans import assert_rows_follow, assert_same, bare, copied, scan_of
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.ply import read_ply, write_ply
-from pc_data.scannet import ScanNet
-from pc_data.scannet_classes import SCANNET20, SCANNET200
-from pc_data.scannet_files import vertex_normals
+from pc_data.files.ply import read_ply, write_ply
+from pc_data.readers.scannet import ScanNet
+from pc_data.readers.scannet_classes import SCANNET20, SCANNET200
+from pc_data.readers.scannet_files import vertex_normals
 from pc_data.synthetic.scannet import make_room_scannet
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.semantic_kitti import CLASS_NAMES, SPLITS, SemanticKITTI
+from pc_data.readers.semantic_kitti import CLASS_NAMES, SPLITS, SemanticKITTI
 from pc_geometry import project_points
 from pc_geometry.cameras import visible_points
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.kitti_sequences import sequences_folder
-from pc_data.semantic_kitti import SemanticKITTI
-from pc_data.semantic_poss import CLASS_NAMES, SPLITS, SemanticPOSS
+from pc_data.readers.kitti_sequences import sequences_folder
+from pc_data.readers.semantic_kitti import SemanticKITTI
+from pc_data.readers.semantic_poss import CLASS_NAMES, SPLITS, SemanticPOSS
 from pc_data.synthetic.categories import Category
 from pc_data.synthetic.semantic_poss import PANDORA, RAW_ID, make_street_semantic_poss
 from scipy.spatial import cKDTree

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from pc_data.colors import class_colors
 from pc_data.errors import DataError
-from pc_data.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.readers.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.readers.semantic_kitti import CLASS_NAMES as KITTI_NAMES
+from pc_data.readers.semantic_kitti import SemanticKITTI
 from pc_data.scan import Scan
-from pc_data.semantic_kitti import CLASS_NAMES as KITTI_NAMES
-from pc_data.semantic_kitti import SemanticKITTI
 from pc_data.show import show_scan
 from PIL import Image
 

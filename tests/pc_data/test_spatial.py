@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pc_data import spatial
+from pc_data.augment import spatial
 from pc_geometry.boxes import points_in_boxes
 
 from tests.pc_data.scans import (

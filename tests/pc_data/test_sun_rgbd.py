@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from pc_data.errors import DataError
-from pc_data.sun_rgbd import BOX_CLASS_NAMES, SunRGBD, read_boxes, read_calibration
+from pc_data.readers.sun_rgbd import BOX_CLASS_NAMES, SunRGBD, read_boxes, read_calibration
 from pc_data.synthetic.sun_rgbd import make_room_sun_rgbd
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes

@@ -4,8 +4,8 @@ import laspy
 import numpy as np
 import pytest
 import yaml
-from pc_data.clouds import read_cloud
-from pc_data.folder import Folder
+from pc_data.files.clouds import read_cloud
+from pc_data.readers.folder import Folder
 from pc_data.synthetic.categories import Category
 from pc_data.synthetic.folder import _CLASSES, _IGNORED, make_street_folder
 from scipy.spatial import cKDTree

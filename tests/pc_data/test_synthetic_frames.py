@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
-from pc_data.frames import read_frame
+from pc_data.files.frames import read_frame
 from pc_data.synthetic.frames import dump_frame, write_frame
 
 COLUMNS = {

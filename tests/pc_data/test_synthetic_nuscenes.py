@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 from pc_data.check import check_dataset
-from pc_data.nuscenes import CLASS_NAMES, NuScenes
-from pc_data.nuscenes_splits import TRAIN, VAL
+from pc_data.readers.nuscenes import CLASS_NAMES, NuScenes
+from pc_data.readers.nuscenes_splits import TRAIN, VAL
 from pc_data.synthetic import make_street_nuscenes
 from pc_data.synthetic.categories import NUSCENES_INDEX, NUSCENES_NAMES
 from pc_data.synthetic.nuscenes import _record

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from pc_data.pandaset import PandaSet
-from pc_data.pandaset_classes import BOX_CLASS_NAMES, CLASS_NAMES, RAW_NAMES, training_class
-from pc_data.pandaset_scenes import CAMERAS
-from pc_data.pandaset_tables import read_cuboids, read_returns
+from pc_data.readers.pandaset import PandaSet
+from pc_data.readers.pandaset_classes import BOX_CLASS_NAMES, CLASS_NAMES, RAW_NAMES, training_class
+from pc_data.readers.pandaset_scenes import CAMERAS
+from pc_data.readers.pandaset_tables import read_cuboids, read_returns
 from pc_data.synthetic.categories import Category
 from pc_data.synthetic.pandaset import _CAMERAS as MOUNTS
 from pc_data.synthetic.pandaset import (

@@ -3,8 +3,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from pc_data.ply import read_ply
-from pc_data.scannet_files import vertex_normals
+from pc_data.files.ply import read_ply
+from pc_data.readers.scannet_files import vertex_normals
 from pc_data.synthetic.room import make_room
 from pc_data.synthetic.room_parts import Item, Look, ball, block, post
 from pc_data.synthetic.room_plan import KINDS

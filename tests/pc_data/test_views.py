@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pc_data import presets
-from pc_data.pairs import pair_pixels
-from pc_data.sampling import drop_cuboid, resample
-from pc_data.spatial import rotate
-from pc_data.views import make_view, match_views, msc_views, slidr_view, sspl_views
+from pc_data.augment import presets
+from pc_data.augment.pairs import pair_pixels
+from pc_data.augment.sampling import drop_cuboid, resample
+from pc_data.augment.spatial import rotate
+from pc_data.augment.views import make_view, match_views, msc_views, slidr_view, sspl_views
 
 from tests.pc_data.scans import (
     assert_pixels_kept,

@@ -7,16 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pc_data import arrow
-from pc_data.arrow import open_table
 from pc_data.errors import DataError
+from pc_data.readers import arrow
+from pc_data.readers.arrow import open_table
+from pc_data.readers.waymo import BOX_CLASS_NAMES, CLASS_NAMES, SPLITS, Waymo
+from pc_data.readers.waymo_ranges import (
+    Laser,
+    column_azimuths,
+    find_echoes,
+    locate,
+    row_inclinations,
+)
+from pc_data.readers.waymo_regroup import regroup_waymo
 from pc_data.synthetic.scene import Scene
 from pc_data.synthetic.style import TRAIN
 from pc_data.synthetic.waymo import make_street_waymo
 from pc_data.synthetic.waymo_sensors import extrinsics, look_around
-from pc_data.waymo import BOX_CLASS_NAMES, CLASS_NAMES, SPLITS, Waymo
-from pc_data.waymo_ranges import Laser, column_azimuths, find_echoes, locate, row_inclinations
-from pc_data.waymo_regroup import regroup_waymo
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes
 from pc_geometry.cameras import visible_points

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pc_data.waymo import Waymo
-from pc_data.waymo_ranges import row_inclinations
+from pc_data.readers.waymo import Waymo
+from pc_data.readers.waymo_ranges import row_inclinations
 from pc_geometry import project_points
 from pc_geometry.boxes import box_corners
 

@@ -32,7 +32,7 @@ def load(name):
         content = file.read_bytes().split(b"DATA binary\n", 1)[1]
         return np.frombuffer(content, np.float32).reshape(-1, 4)[:, :3]
     if name == "PandaSet":  # the spinning sensor; its frame lies on the ground
-        frames = pytest.importorskip("pc_data.frames", reason="pickled frames need pc-data")
+        frames = pytest.importorskip("pc_data.files.frames", reason="pickled frames need pc-data")
         table = frames.read_frame(REAL_DATA / "pandaset/002/lidar/00.pkl.gz")
         points = np.stack([table[axis] for axis in "xyz"], axis=1)
         return points[table["d"] == 0].astype(np.float32)

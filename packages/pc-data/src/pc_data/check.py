@@ -13,13 +13,13 @@ import numpy as np
 from pc_data.datasets import Reader, reader_class
 from pc_data.errors import DataError
 from pc_data.layouts import READERS, dataset_name
-from pc_data.nuscenes import MAX_SWEEPS, NuScenes, list_versions, split_scenes
-from pc_data.nuscenes_boxes import BOX_TABLES
-from pc_data.nuscenes_check import check_objects, check_sweeps
-from pc_data.nuscenes_rows import iter_rows
-from pc_data.nuscenes_tables import TABLES
+from pc_data.readers.nuscenes import MAX_SWEEPS, NuScenes, list_versions, split_scenes
+from pc_data.readers.nuscenes_boxes import BOX_TABLES
+from pc_data.readers.nuscenes_check import check_objects, check_sweeps
+from pc_data.readers.nuscenes_rows import iter_rows
+from pc_data.readers.nuscenes_tables import TABLES
+from pc_data.readers.semantic_kitti import SPLITS, SemanticKITTI, sequences_folder
 from pc_data.scan import Camera
-from pc_data.semantic_kitti import SPLITS, SemanticKITTI, sequences_folder
 
 Progress = Callable[[int, int], None]
 

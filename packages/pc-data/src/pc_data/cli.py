@@ -183,7 +183,7 @@ def _open(root: Path, split: str) -> "Reader":
     from pc_data.datasets import reader_class
     from pc_data.errors import DataError
     from pc_data.layouts import dataset_name
-    from pc_data.nuscenes import NuScenes, list_versions
+    from pc_data.readers.nuscenes import NuScenes, list_versions
 
     name = dataset_name(root)
     if name != "nuscenes":

@@ -28,18 +28,18 @@ DatasetName = Literal[
 ]
 
 _READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
-    "nuscenes": ("pc_data.nuscenes:NuScenes", "version"),
-    "semantickitti": ("pc_data.semantic_kitti:SemanticKITTI", ""),
-    "semanticposs": ("pc_data.semantic_poss:SemanticPOSS", ""),
-    "pandaset": ("pc_data.pandaset:PandaSet", "sensors"),
-    "waymo": ("pc_data.waymo:Waymo", "lidars"),
-    "once": ("pc_data.once:Once", ""),
-    "argoverse2": ("pc_data.argoverse2:Argoverse2", ""),
-    "scannet": ("pc_data.scannet:ScanNet", "classes"),
-    "pointcept": ("pc_data.pointcept:PointceptScenes", "classes"),
-    "arkitscenes": ("pc_data.arkitscenes:ARKitScenes", ""),
-    "sunrgbd": ("pc_data.sun_rgbd:SunRGBD", "version"),
-    "folder": ("pc_data.folder:Folder", ""),
+    "nuscenes": ("pc_data.readers.nuscenes:NuScenes", "version"),
+    "semantickitti": ("pc_data.readers.semantic_kitti:SemanticKITTI", ""),
+    "semanticposs": ("pc_data.readers.semantic_poss:SemanticPOSS", ""),
+    "pandaset": ("pc_data.readers.pandaset:PandaSet", "sensors"),
+    "waymo": ("pc_data.readers.waymo:Waymo", "lidars"),
+    "once": ("pc_data.readers.once:Once", ""),
+    "argoverse2": ("pc_data.readers.argoverse2:Argoverse2", ""),
+    "scannet": ("pc_data.readers.scannet:ScanNet", "classes"),
+    "pointcept": ("pc_data.readers.pointcept:PointceptScenes", "classes"),
+    "arkitscenes": ("pc_data.readers.arkitscenes:ARKitScenes", ""),
+    "sunrgbd": ("pc_data.readers.sun_rgbd:SunRGBD", "version"),
+    "folder": ("pc_data.readers.folder:Folder", ""),
 }
 
 

@@ -70,7 +70,7 @@ def dataset_name(root: Path) -> str:
         FileNotFoundError: If there is no such folder.
         DataError: If it is the root of no dataset and holds no point clouds.
     """
-    from pc_data.folder_files import holds_clouds
+    from pc_data.readers.folder_files import holds_clouds
 
     places = (root, root.parent, root.parent.parent, *_folders(root))
     if not any(find_layout(place) for place in places if place.is_dir()) and holds_clouds(root):

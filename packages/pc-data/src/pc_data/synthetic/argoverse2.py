@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from jaxtyping import Float64
 
-from pc_data.arrow import import_arrow
+from pc_data.readers.arrow import import_arrow
 from pc_data.synthetic.capture import (
     Returns,
     Street,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from pc_geometry.rigid import invert_rigid, quaternion_from_rotation
 
-from pc_data.ply import write_ply
+from pc_data.files.ply import write_ply
 from pc_data.synthetic.output import whole_folder
 from pc_data.synthetic.rig import pose_matrix, yaw_rotation
 from pc_data.synthetic.room import Room

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from pc_data.ply import write_ply
+from pc_data.files.ply import write_ply
 from pc_data.synthetic.capture import Returns, Street, record_streets, scan_street
 from pc_data.synthetic.categories import Category
 from pc_data.synthetic.rig import LIDAR_POSITION, pose_matrix

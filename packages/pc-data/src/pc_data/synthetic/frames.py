@@ -1,7 +1,7 @@
 """Write tables as gzipped pickles of pandas DataFrames, without pandas.
 
 The opcodes are put together by hand in the form that pandas 0.25 wrote PandaSet in, which every
-later pandas reads and in which `pc_data.frames.read_frame` reads the original files.
+later pandas reads and in which `pc_data.files.frames.read_frame` reads the original files.
 """
 
 import gzip

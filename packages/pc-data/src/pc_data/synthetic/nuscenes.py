@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8, UInt16
 
-from pc_data.nuscenes_panoptic import OBJECTS
-from pc_data.nuscenes_splits import TRAIN as TRAIN_NAMES
-from pc_data.nuscenes_splits import VAL as VAL_NAMES
+from pc_data.readers.nuscenes_panoptic import OBJECTS
+from pc_data.readers.nuscenes_splits import TRAIN as TRAIN_NAMES
+from pc_data.readers.nuscenes_splits import VAL as VAL_NAMES
 from pc_data.synthetic.categories import NUSCENES_INDEX, Category
 from pc_data.synthetic.nuscenes_tables import Tables
 from pc_data.synthetic.output import check_image_size, check_request, make_frames, whole_folder

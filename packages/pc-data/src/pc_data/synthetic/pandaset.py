@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from pc_data.pandaset_classes import RAW_NAMES
+from pc_data.readers.pandaset_classes import RAW_NAMES
 from pc_data.synthetic.capture import Street, boxes_seen, photograph, record_streets, scan_street
 from pc_data.synthetic.frames import write_frame
 from pc_data.synthetic.output import check_image_size

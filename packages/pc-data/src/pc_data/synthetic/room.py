@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
-from pc_data.scannet_files import vertex_normals
+from pc_data.readers.scannet_files import vertex_normals
 from pc_data.synthetic.room_looks import RoomLight, radiance
 from pc_data.synthetic.room_parts import Finish
 from pc_data.synthetic.room_plan import furnish_room

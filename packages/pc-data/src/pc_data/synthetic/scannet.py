@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from pc_data.ply import write_ply
-from pc_data.scannet_classes import SCANNET20, SCANNET200
-from pc_data.scannet_files import vertex_normals
+from pc_data.files.ply import write_ply
+from pc_data.readers.scannet_classes import SCANNET20, SCANNET200
+from pc_data.readers.scannet_files import vertex_normals
 from pc_data.synthetic.output import whole_folder
 from pc_data.synthetic.rig import pose_matrix, yaw_rotation
 from pc_data.synthetic.room import Room

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from pc_data.sun_rgbd import CAMERA_FROM_DEPTH
+from pc_data.readers.sun_rgbd import CAMERA_FROM_DEPTH
 from pc_data.synthetic.output import whole_folder
 from pc_data.synthetic.rig import yaw_rotation
 from pc_data.synthetic.room import Room

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from pc_data.arrow import import_arrow
+from pc_data.readers.arrow import import_arrow
 from pc_data.synthetic.capture import SeenBoxes, Street, boxes_seen, photograph, record_streets
 from pc_data.synthetic.output import check_image_size
 from pc_data.synthetic.rig import pose_matrix, yaw_rotation

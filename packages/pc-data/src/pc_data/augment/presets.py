@@ -1,0 +1,209 @@
+"""The augmentations of the papers: their steps in order, with their parameters.
+
+A preset is a tuple of transforms `(scan, rng) -> scan`; `run` applies it. A method of one's own
+starts from one: `(*MSC_VIEW[:5], my_step)`. Where a paper is silent, the docstring says whose
+parameters these are.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from math import pi, radians
+
+import numpy as np
+
+from pc_data.augment.basic import Transform, crop_nearest, scale
+from pc_data.augment.elastic import elastic_distortion
+from pc_data.augment.photometric import adjust_color, jitter_color, shift_color, stretch_contrast
+from pc_data.augment.sampling import (
+    crop_cuboid,
+    drop_cuboid,
+    drop_points,
+    grid_sample,
+    resample,
+    resample_near,
+    resample_one_of,
+    shuffle,
+    sphere_crop,
+    subsample,
+)
+from pc_data.augment.spatial import (
+    center_mean,
+    center_shift,
+    flip_axes,
+    jitter,
+    rotate,
+    rotate_any_axis,
+    shear,
+    shift_grid,
+    translate,
+)
+from pc_data.scan import Scan
+
+Steps = tuple[Transform, ...]
+
+
+def run(steps: Sequence[Transform], scan: Scan, rng: np.random.Generator) -> Scan:
+    """Apply transforms one after the other; `functools.partial(run, steps)` is one itself."""
+    for step in steps:
+        scan = step(scan, rng)
+    return scan
+
+
+# Rooms: Masked Scene Contrast
+
+MSC_SHARED: Steps = (center_shift, partial(scale, low=0.9, high=1.1))
+"""What both views of MSC have in common. Source: released code; Table 4 lists no scaling."""
+
+MSC_VIEW: Steps = (
+    partial(rotate, axis="z", max_angle=pi),
+    partial(rotate, axis="x", max_angle=pi / 64, about_center=True),
+    partial(rotate, axis="y", max_angle=pi / 64, about_center=True),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(jitter, std=0.005, limit=0.02),
+    partial(adjust_color, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.02, probability=0.8),
+    partial(jitter_color, std=0.05, probability=0.95),
+    partial(grid_sample, voxel_size=0.02),
+    partial(sphere_crop, rate=0.6),
+    partial(center_shift, floor=False, voxel_size=0.02),
+)
+"""One view of MSC (Wu et al., CVPR 2023, Table 4), in the order of its released code."""
+
+_ROOM_MOVES: Steps = (
+    partial(rotate, axis="z", max_angle=pi, probability=0.5),
+    partial(rotate, axis="x", max_angle=pi / 64, about_center=True, probability=0.5),
+    partial(rotate, axis="y", max_angle=pi / 64, about_center=True, probability=0.5),
+    partial(scale, low=0.9, high=1.1),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(jitter, std=0.005, limit=0.02),
+    partial(elastic_distortion, scales=((0.2, 0.4), (0.8, 1.6)), probability=0.95),
+    partial(stretch_contrast, probability=0.2),
+)
+
+ROOM_SEGMENTATION: Steps = (
+    center_shift,
+    partial(drop_points, ratio=0.2, probability=0.2),
+    *_ROOM_MOVES,
+    partial(shift_color, ratio=0.05, probability=0.95),
+    partial(jitter_color, std=0.05, probability=0.95),
+    partial(grid_sample, voxel_size=0.02),
+    partial(crop_nearest, max_points=100_000),
+    partial(center_shift, floor=False, voxel_size=0.02),
+    shuffle,
+)
+"""MSC's fine-tuning for semantic segmentation; `mixing.mix3d` then overlays two rooms."""
+
+ROOM_INSTANCES: Steps = (
+    center_shift,
+    partial(drop_points, ratio=0.2, probability=0.5),
+    *_ROOM_MOVES,
+    partial(shift_color, ratio=0.1, probability=0.95),
+    partial(jitter_color, std=0.05, probability=0.95),
+    partial(grid_sample, voxel_size=0.02),
+    partial(sphere_crop, rate=0.8),
+    shuffle,
+)
+"""MSC's fine-tuning for instance segmentation with PointGroup; nothing is mixed."""
+
+# LiDAR and images: SLidR, CSC, cross-modal
+
+SLIDR_CLOUD: Steps = (
+    partial(rotate, axis="z", max_angle=pi),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+)
+"""SLidR (Sautier et al., CVPR 2022) and CSC (Chen et al., CVPR 2024), pre-training (its images and
+cuboids: `pc_data.augment.views.slidr_view`) and fine-tuning."""
+
+CROSSMODAL_PRETRAINING: Steps = (
+    partial(rotate, axis="z", max_angle=pi),
+    partial(scale, low=0.8, high=1.25),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+)
+"""The cross-modal contrastive units (2024, Sec. II-A) name rotation, scaling and flips; the ranges
+are those of ProposalContrast (Yin et al., ECCV 2022)."""
+
+WAYMO_DETECTION: Steps = (
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(rotate, axis="z", max_angle=pi / 4),
+    partial(scale, low=0.95, high=1.05),
+)
+"""CenterPoint's fine-tuning on Waymo (Yin et al., CVPR 2021); no pasted objects."""
+
+NUSCENES_DETECTION: Steps = (
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(rotate, axis="z", max_angle=0.3925),
+    partial(scale, low=0.95, high=1.05),
+)
+"""CenterPoint's fine-tuning on nuScenes (Yin et al., CVPR 2021)."""
+
+NUSCENES_DETECTION_FINE: Steps = (
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(rotate, axis="z", max_angle=0.785),
+    partial(scale, low=0.9, high=1.1),
+    partial(translate, std=0.5),
+)
+"""The same for CenterPoint's model with voxels of 0.075 m."""
+
+# Volumes: SSPL and what it compares with
+
+SSPL_INDOOR: Steps = (
+    partial(rotate, axis="z", max_angle=pi),
+    partial(scale, low=0.8, high=1.2),
+)
+"""A view of SSPL (Zhang et al., NeurIPS 2022, Sec. 3.1) in rooms: "rotation and scaling"; the
+ranges are ours, the scale's from DepthContrast."""
+
+SSPL_LIDAR: Steps = (
+    partial(flip_axes, axes=("y",), probability=0.5),
+    partial(rotate, axis="z", max_angle=pi / 4),
+    partial(scale, low=0.95, high=1.05),
+)
+"""A view of SSPL on LiDAR, with the ranges of DepthContrast (Zhang et al., ICCV 2021)."""
+
+DEPTH_CONTRAST_INDOOR: Steps = (
+    partial(subsample, max_points=50_000),
+    partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, min_points=10_000),
+    partial(drop_cuboid, side=(0.2, 0.2)),
+    partial(resample_one_of, counts=(5000, 10_000, 15_000, 20_000)),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(rotate_any_axis, max_angle=pi),
+    partial(scale, low=0.8, high=1.2),
+    partial(resample, num_points=20_000),
+)
+"""DepthContrast (Zhang et al., ICCV 2021), which SSPL's baselines use (Sec. 4.1)."""
+
+DEPTH_CONTRAST_LIDAR: Steps = (
+    partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, num_axes=2, min_points=10_000),
+    partial(drop_cuboid, side=(0.2, 0.2)),
+    *SSPL_LIDAR,
+)
+"""DepthContrast on LiDAR, after `clip_range` to the dataset's field of view."""
+
+DEPTH_CONTRAST_LIDAR_POINTS: Steps = (
+    *DEPTH_CONTRAST_LIDAR,
+    partial(resample_near, num_points=16_384, far=40.0),
+)
+"""The same for networks that take a fixed number of points."""
+
+SCANNET_DETECTION: Steps = (
+    partial(resample, num_points=40_000),
+    partial(flip_axes, axes=("x", "y"), probability=0.5),
+    partial(rotate, axis="z", max_angle=radians(5)),
+)
+"""VoteNet's training on ScanNet (Qi et al., ICCV 2019), with which SSPL fine-tunes."""
+
+SUN_RGBD_DETECTION: Steps = (
+    partial(resample, num_points=20_000),
+    partial(flip_axes, axes=("x",), probability=0.5),
+    partial(rotate, axis="z", max_angle=radians(30)),
+    partial(scale, low=0.85, high=1.15),
+)
+"""VoteNet's training on SUN RGB-D (Qi et al., ICCV 2019)."""
+
+JS3C_SEGMENTATION: Steps = (
+    center_mean,
+    partial(shear, std=0.1),
+    partial(flip_axes, axes=("x",), probability=0.5),
+    partial(rotate, axis="z", max_angle=pi),
+    partial(shift_grid, voxel_size=0.1),
+)
+"""JS3C-Net's training on SemanticKITTI (Yan et al., AAAI 2021), with which SSPL fine-tunes."""

@@ -1,0 +1,1 @@
+"""One module a kind of file: read, checked, and never executed."""

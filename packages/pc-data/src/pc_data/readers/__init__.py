@@ -1,0 +1,1 @@
+"""One module a dataset: its official layout as a sequence of scans."""
