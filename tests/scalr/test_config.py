@@ -40,7 +40,7 @@ def test_datasets_of_the_presets():
     assert names == {
         "nuscenes": ["nuscenes"],
         "semantickitti": ["semantickitti"],
-        "merged": ["nuscenes", "semantickitti"],
+        "merged": ["nuscenes", "semantickitti", "pandaset", "pandaset"],
         "small": ["nuscenes"],
     }
 

@@ -18,10 +18,15 @@ def semantickitti() -> Config:
 
 
 def merged() -> Config:
-    """Both datasets at once, scans of either counting the same."""
+    """The paper's four datasets at once, scans of each counting the same."""
+    pandaset = Path("data/pandaset")
     return Config(
         data=DataConfig(name="nuscenes", root=Path()),
-        more_data=[DataConfig(name="semantickitti", root=Path("data/semantickitti"))],
+        more_data=[
+            DataConfig(name="semantickitti", root=Path("data/semantickitti")),
+            DataConfig(name="pandaset", root=pandaset, version="pandar64"),
+            DataConfig(name="pandaset", root=pandaset, version="pandargt"),
+        ],
     )
 
 
