@@ -292,3 +292,17 @@ def test_image_size_of_the_tiny_world_is_what_the_tables_say(nuscenes):
     edit_rows(nuscenes / "v1.0-trainval/sample_data.json", width=IMAGE_SIZE[0] + 1)
     report = check_dataset(nuscenes)
     assert sum("but its calibration is for" in defect for defect in report.defects) == 8
+
+
+def test_files_that_belong_to_no_scan(nuscenes, kitti):
+    (nuscenes / "samples/CAM_FRONT/stray.png").touch()
+    (nuscenes / "samples/CAM_FRONT/stray.txt").touch()
+    (note,) = [note for note in check_dataset(nuscenes).notes if "belong to no scan" in note]
+    assert note.endswith("CAM_FRONT: 1 of its .png files belong to no scan, the first is stray.png")
+    labels = kitti / "dataset/sequences/08/labels"
+    (labels / "000099.label").touch()
+    notes = [note for note in check_dataset(kitti).notes if "belong to no scan" in note]
+    assert notes == [
+        f"{labels}: 1 of its .label files belong to no scan, the first is 000099.label"
+    ]
+    assert not any("belong to no scan" in note for note in check_dataset(kitti).defects)

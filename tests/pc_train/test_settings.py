@@ -81,6 +81,13 @@ def test_share_of_the_labels(begin):
     assert len(chosen) == 2
 
 
+def test_every_other_scan(begin):
+    begun = begin(downstream.probe, ProbeConfig, every=2)
+    assert len(begun["samples"]) == 1
+    first = begin(downstream.probe, ProbeConfig)["samples"][0, 0].names
+    assert begun["samples"][0, 0].names == first
+
+
 def test_damage(begin):
     assert begin(downstream.probe, ProbeConfig)["samples"].on_error == "raise"
     assert begin(downstream.probe, ProbeConfig, on_error="skip")["samples"].on_error == "skip"

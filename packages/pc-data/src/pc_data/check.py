@@ -4,13 +4,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pc_data.datasets import Reader, reader_class
+from pc_data.datasets import Labelled, Reader, reader_class
 from pc_data.errors import DataError
 from pc_data.layouts import READERS, dataset_name
 from pc_data.readers.nuscenes import MAX_SWEEPS, NuScenes, list_versions, split_scenes
@@ -266,6 +267,7 @@ def _take_stock(
             if progress is not None:
                 progress(len(scans), total)
     _note_cameras(dataset, scans, findings)
+    _note_extra(dataset, findings)
     _note_views(dataset, scans, findings)
     num_points = sum(scan.num_points for scan in scans)
     in_reach = sum(scan.num_points for scan in scans if scan.num_cameras)
@@ -301,6 +303,31 @@ def _note_cameras(dataset: Reader, scans: list[_Scan], findings: _Findings) -> N
         )
     elif not most:
         findings.notes.append("no images")
+
+
+def _note_extra(dataset: Reader, findings: _Findings) -> None:
+    """Files that lie among those of scans, labels and images but belong to none of them.
+
+    Only folders with several files of a kind tell what a file in them is for.
+    """
+    used: dict[tuple[Path, str], set[str]] = {}
+    for index in range(len(dataset)):
+        files = [dataset.scan_file(index)]
+        if isinstance(dataset, Labelled):
+            files += filter(None, [dataset.label_file(index)])
+        with suppress(DataError):  # noted already
+            files += [camera.image_file for camera in dataset.cameras(index)]
+        for file in files:
+            used.setdefault((file.parent, file.suffix), set()).add(file.name)
+    for (folder, suffix), names in used.items():
+        if len(names) < 2 or not folder.is_dir():
+            continue
+        extra = sorted({file.name for file in folder.glob(f"*{suffix}")} - names)
+        if extra:
+            findings.notes.append(
+                f"{folder}: {len(extra)} of its {suffix} files belong to no scan, the first is "
+                f"{extra[0]}"
+            )
 
 
 def _note_views(dataset: Reader, scans: list[_Scan], findings: _Findings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -27,19 +27,28 @@ DatasetName = Literal[
     "folder",
 ]
 
-_READERS: dict[str, tuple[str, str]] = {  # name -> module, what `version` is called there
-    "nuscenes": ("pc_data.readers.nuscenes:NuScenes", "version"),
-    "semantickitti": ("pc_data.readers.semantic_kitti:SemanticKITTI", ""),
-    "semanticposs": ("pc_data.readers.semantic_poss:SemanticPOSS", ""),
-    "pandaset": ("pc_data.readers.pandaset:PandaSet", "sensors"),
-    "waymo": ("pc_data.readers.waymo:Waymo", "lidars"),
-    "once": ("pc_data.readers.once:Once", ""),
-    "argoverse2": ("pc_data.readers.argoverse2:Argoverse2", ""),
-    "scannet": ("pc_data.readers.scannet:ScanNet", "classes"),
-    "pointcept": ("pc_data.readers.pointcept:PointceptScenes", "classes"),
-    "arkitscenes": ("pc_data.readers.arkitscenes:ARKitScenes", ""),
-    "sunrgbd": ("pc_data.readers.sun_rgbd:SunRGBD", "version"),
-    "folder": ("pc_data.readers.folder:Folder", ""),
+
+class _Place(NamedTuple):
+    """Where a reader is, and what it takes besides root, split and labels."""
+
+    name: str
+    version: str = ""  # what `DataConfig.version` is called there
+    classes: bool = False
+
+
+_READERS = {
+    "nuscenes": _Place("pc_data.readers.nuscenes:NuScenes", "version", classes=True),
+    "semantickitti": _Place("pc_data.readers.semantic_kitti:SemanticKITTI", classes=True),
+    "semanticposs": _Place("pc_data.readers.semantic_poss:SemanticPOSS", classes=True),
+    "pandaset": _Place("pc_data.readers.pandaset:PandaSet", "sensors"),
+    "waymo": _Place("pc_data.readers.waymo:Waymo", "lidars"),
+    "once": _Place("pc_data.readers.once:Once"),
+    "argoverse2": _Place("pc_data.readers.argoverse2:Argoverse2"),
+    "scannet": _Place("pc_data.readers.scannet:ScanNet", classes=True),
+    "pointcept": _Place("pc_data.readers.pointcept:PointceptScenes", classes=True),
+    "arkitscenes": _Place("pc_data.readers.arkitscenes:ARKitScenes"),
+    "sunrgbd": _Place("pc_data.readers.sun_rgbd:SunRGBD", "version"),
+    "folder": _Place("pc_data.readers.folder:Folder"),
 }
 
 
@@ -52,14 +61,16 @@ class DataConfig:
         name: Its layout, e.g. nuscenes or semantickitti.
         version: Which form of it: the folder of the tables of nuScenes (v1.0-trainval, v1.0-mini,
             v1.0-test), the sensors of PandaSet (both, pandar64, pandargt), the LiDARs of Waymo
-            (all, top), the classes of ScanNet (20, 200), the labels of SUN RGB-D (v1, v2).
-            Empty for the first of these.
+            (all, top), the labels of SUN RGB-D (v1, v2). Empty for the first of these.
+        classes: 20 or 200 of ScanNet; 10 or 6 for the classes that nuScenes shares with
+            SemanticKITTI or SemanticPOSS. Empty for the dataset's own.
         split: Which scans: train, val, test or all.
     """
 
     root: Path
     name: DatasetName = "nuscenes"
     version: str = ""
+    classes: str = ""
     split: str = "train"
 
 
@@ -153,6 +164,15 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """A reader whose labels are files of their own."""
+
+    def label_file(self, index: int) -> Path | None:
+        """Where a scan's labels are, or None without labels."""
+        ...
+
+
 def reader_class(name: str) -> Callable[..., Reader]:
     """The class that reads a layout; only its module is imported.
 
@@ -163,7 +183,7 @@ def reader_class(name: str) -> Callable[..., Reader]:
         known = get_args(DatasetName)
         nearest = difflib.get_close_matches(name, known, cutoff=0.4) or known
         raise ValueError(f"no dataset is called {name!r}; the nearest are: {', '.join(nearest)}")
-    module, _, reader = _READERS[name][0].partition(":")
+    module, _, reader = _READERS[name].name.partition(":")
     return getattr(import_module(module), reader)
 
 
@@ -176,8 +196,12 @@ def open_dataset(config: DataConfig, *, split: str | None = None, labels: bool =
         ValueError: If no dataset has that name, or it has no such split or version.
     """
     reader = reader_class(config.name)
-    version = _READERS[config.name][1]
-    if config.version and not version:
+    place = _READERS[config.name]
+    form = {"classes": config.classes} if config.classes else {}
+    if config.classes and not place.classes:
+        raise ValueError(f"classes must be empty for {config.name}, got {config.classes!r}")
+    if config.version and not place.version:
         raise ValueError(f"version must be empty for {config.name}, got {config.version!r}")
-    form = {version: config.version} if config.version else {}
+    if config.version:
+        form[place.version] = config.version
     return reader(config.root, split=split or config.split, labels=labels, **form)

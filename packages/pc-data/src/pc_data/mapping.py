@@ -176,6 +176,7 @@ def _describe(
         "dataset": data.name,
         "root": str(data.root.resolve()),
         "version": data.version,
+        "classes": data.classes,
         "split": data.split,
         "num_scans": num_scans,
         "shard_size": shard_size,

@@ -254,7 +254,8 @@ def _training_samples(
     backbone: NamedBackbone,
 ) -> Samples:
     """The share of the scans whose labels are used, as training samples."""
-    indices = label_fraction(len(dataset), config.fraction, seed=config.seed)
+    indices = np.arange(0, len(dataset), config.every)
+    indices = indices[label_fraction(len(indices), config.fraction, seed=config.seed)]
     make_sample = partial(
         training_sample,
         **input_arguments(dataset, backbone),

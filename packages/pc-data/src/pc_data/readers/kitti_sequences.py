@@ -59,6 +59,8 @@ class SequenceScans:
     Attributes:
         root: The dataset's folder.
         split: The split read.
+        class_names: The training classes, index = label.
+        num_classes: Their number.
         scene_names: The sequences of the split that are present, e.g. `08`.
     """
 
@@ -69,6 +71,7 @@ class SequenceScans:
         split: str,
         names: tuple[str, ...],
         read: Callable[[Path], Sequence],
+        class_names: tuple[str, ...],
         class_of_raw: Int8[np.ndarray, " r"],
         labels: bool,
         on_defect: Callable[[str], None],
@@ -80,6 +83,7 @@ class SequenceScans:
             split: For messages.
             names: Of the sequences of the split.
             read: Reads the sequence of a folder.
+            class_names: The training classes.
             class_of_raw: Training class by raw id, -1 = ignored, -2 = no such id.
             labels: Whether scans carry their labels.
             on_defect: Is told what is wrong with a sequence; when it returns, the sequence is left
@@ -90,6 +94,8 @@ class SequenceScans:
         """
         self.root = root
         self.split = split
+        self.class_names = class_names
+        self.num_classes = len(class_names)
         self._class_of_raw = class_of_raw
         self._has_labels = labels
         found = []

@@ -15,6 +15,7 @@ from pc_data.errors import DataError
 from pc_data.files.points import count_points, map_labels, raise_defect, read_labels, read_points
 from pc_data.layouts import check_root, known_split
 from pc_data.readers import nuscenes_splits
+from pc_data.readers.common_classes import choose_classes
 from pc_data.readers.nuscenes_boxes import DETECTION_NAMES, read_boxes
 from pc_data.readers.nuscenes_panoptic import OBJECTS, read_panoptic
 from pc_data.readers.nuscenes_sweeps import Sweeps, far_from_car, join_older
@@ -68,9 +69,9 @@ class NuScenes:
         split: The split read.
         sweeps: LiDAR scans joined into one.
         splits: The splits that there are.
-        class_names: The 16 lidarseg classes, index = label.
+        class_names: The 16 lidarseg classes unless others were asked for, index = label.
         box_class_names: The 10 detection classes, index = label of a box.
-        num_classes: 16.
+        num_classes: Their number.
         intensity_mean: Mean of the intensity over the training split (ScaLR's value).
         intensity_std: Standard deviation of it.
         min_depth: A point counts as seen by a camera only beyond this depth in metres (ScaLR).
@@ -79,7 +80,7 @@ class NuScenes:
     """
 
     splits: tuple[str, ...] = SPLITS
-    class_names = CLASS_NAMES
+    class_names: tuple[str, ...] = CLASS_NAMES
     box_class_names = DETECTION_NAMES
     num_classes = len(CLASS_NAMES)
     intensity_mean = 18.742355
@@ -95,6 +96,7 @@ class NuScenes:
         version: str = "v1.0-trainval",
         split: str = "train",
         labels: bool = True,
+        classes: str = "",
         boxes: bool = False,
         sweeps: int = 1,
         on_defect: Callable[[str], None] = raise_defect,
@@ -108,6 +110,8 @@ class NuScenes:
                 and 100 of the training scenes), or all for every scene of the tables. With
                 v1.0-mini, train and val mean its 8 and 2 scenes.
             labels: Whether scans carry their labels and instances; pre-training needs none.
+            classes: 10 for those shared with SemanticKITTI, 6 for those shared with SemanticPOSS,
+                empty for the official 16.
             boxes: Whether scans carry their boxes; their tables are read only then.
             sweeps: LiDAR scans joined into one, 1 to 10: the keyframe and those before it, moved
                 into its frame. With more than one, points that hit the car are left out (less
@@ -119,13 +123,17 @@ class NuScenes:
         Raises:
             FileNotFoundError: If there is no such folder.
             DataError: If it is another dataset's, or its tables are missing or damaged.
-            ValueError: If the split is unknown or `sweeps` is out of range.
+            ValueError: If the split or the classes are unknown, or `sweeps` is out of range.
         """
         self.root = Path(root)
         self.version = version
         self.split = split
         self.sweeps = sweeps
         self._has_labels = labels
+        self.class_names, self._class_of_raw = choose_classes(
+            classes, "nuscenes", CLASS_NAMES, self._class_of_raw
+        )
+        self.num_classes = len(self.class_names)
         known_split(split, SPLITS)
         if not 1 <= sweeps <= MAX_SWEEPS:
             raise ValueError(f"sweeps must be in [1, {MAX_SWEEPS}] (half a second), got {sweeps}")

@@ -12,6 +12,7 @@ from pc_data.errors import DataError
 from pc_data.files.image_files import read_image_size
 from pc_data.files.points import raise_defect
 from pc_data.layouts import check_root, known_split
+from pc_data.readers.common_classes import choose_classes
 from pc_data.readers.kitti_sequences import (
     Sequence,
     SequenceScans,
@@ -95,9 +96,9 @@ class SemanticKITTI(SequenceScans):
         root: The dataset's folder.
         split: The split read.
         splits: The splits that there are.
-        class_names: The 19 classes, index = label.
+        class_names: The 19 classes unless others were asked for, index = label.
         box_class_names: None; boxes are not read.
-        num_classes: 19.
+        num_classes: Their number.
         intensity_mean: Mean of the intensity over the training split (ScaLR's value).
         intensity_std: Standard deviation of it.
         min_depth: A point counts as seen by the camera only beyond this depth in metres.
@@ -106,9 +107,7 @@ class SemanticKITTI(SequenceScans):
     """
 
     splits = tuple(SPLITS)
-    class_names = CLASS_NAMES
     box_class_names: tuple[str, ...] = ()
-    num_classes = len(CLASS_NAMES)
     intensity_mean = 0.28613698
     intensity_std = 0.14090556
     min_depth = 0.0
@@ -120,6 +119,7 @@ class SemanticKITTI(SequenceScans):
         *,
         split: str = "train",
         labels: bool = True,
+        classes: str = "",
         on_defect: Callable[[str], None] = raise_defect,
     ) -> None:
         """List the scans, and read each sequence's calibration, poses and times.
@@ -128,6 +128,7 @@ class SemanticKITTI(SequenceScans):
             root: The folder that holds `dataset/sequences` or `sequences`.
             split: train (00-07, 09, 10), val (08), test (11-21), or all.
             labels: Whether scans carry their labels; pre-training needs none.
+            classes: 10 for those shared with nuScenes, empty for the official 19.
             on_defect: Is told of each sequence whose files contradict each other. The default
                 raises; if it returns, the sequence is left out.
 
@@ -135,16 +136,18 @@ class SemanticKITTI(SequenceScans):
             FileNotFoundError: If there is no such folder.
             DataError: If it is another dataset's, holds no scan of the split, or a sequence's
                 text files are damaged.
-            ValueError: If the split is unknown.
+            ValueError: If the split or the classes are unknown.
         """
         known_split(split, tuple(SPLITS))
         check_root(Path(root), "SemanticKITTI")
+        names, class_of_raw = choose_classes(classes, "semantickitti", CLASS_NAMES, _CLASS_OF_RAW)
         super().__init__(
             Path(root),
             split=split,
             names=SPLITS[split],
             read=_read_sequence,
-            class_of_raw=_CLASS_OF_RAW,
+            class_names=names,
+            class_of_raw=class_of_raw,
             labels=labels,
             on_defect=on_defect,
         )

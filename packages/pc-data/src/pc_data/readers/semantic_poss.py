@@ -12,6 +12,7 @@ import numpy as np
 from pc_data.errors import DataError
 from pc_data.files.points import raise_defect
 from pc_data.layouts import check_root, find_layout, known_split
+from pc_data.readers.common_classes import choose_classes
 from pc_data.readers.kitti_sequences import (
     Sequence,
     SequenceScans,
@@ -83,9 +84,9 @@ class SemanticPOSS(SequenceScans):
         root: The dataset's folder.
         split: The split read.
         splits: The splits that there are.
-        class_names: The 13 classes, index = label.
+        class_names: The 13 classes unless others were asked for, index = label.
         box_class_names: None; there are no boxes.
-        num_classes: 13.
+        num_classes: Their number.
         intensity_mean: 0: no value is published, and intensity is left as it is.
         intensity_std: 1.
         min_depth: 0; there are no cameras.
@@ -94,9 +95,7 @@ class SemanticPOSS(SequenceScans):
     """
 
     splits = tuple(SPLITS)
-    class_names = CLASS_NAMES
     box_class_names: tuple[str, ...] = ()
-    num_classes = len(CLASS_NAMES)
     intensity_mean = 0.0
     intensity_std = 1.0
     min_depth = 0.0
@@ -108,6 +107,7 @@ class SemanticPOSS(SequenceScans):
         *,
         split: str = "train",
         labels: bool = True,
+        classes: str = "",
         on_defect: Callable[[str], None] = raise_defect,
     ) -> None:
         """List the scans, and read each sequence's poses and times if it has them.
@@ -116,6 +116,7 @@ class SemanticPOSS(SequenceScans):
             root: The folder that holds `dataset/sequences` or `sequences`.
             split: train (00, 01, 02, 04, 05), val (03), or all.
             labels: Whether scans carry their labels; pre-training needs none.
+            classes: 6 for those shared with nuScenes, empty for the official 13.
             on_defect: Is told of each sequence whose files contradict each other. The default
                 raises; if it returns, the sequence is left out.
 
@@ -123,16 +124,18 @@ class SemanticPOSS(SequenceScans):
             FileNotFoundError: If there is no such folder.
             DataError: If it is another dataset's, holds no scan of the split, or a sequence's
                 text files are damaged.
-            ValueError: If the split is unknown.
+            ValueError: If the split or the classes are unknown.
         """
         known_split(split, tuple(SPLITS))
         _check_root(Path(root))
+        names, class_of_raw = choose_classes(classes, "semanticposs", CLASS_NAMES, _CLASS_OF_RAW)
         super().__init__(
             Path(root),
             split=split,
             names=SPLITS[split],
             read=_read_sequence,
-            class_of_raw=_CLASS_OF_RAW,
+            class_names=names,
+            class_of_raw=class_of_raw,
             labels=labels,
             on_defect=on_defect,
         )
