@@ -4,7 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
+from pc_data.augment import crop_nearest, rotate_z, thin
+from pc_data.batch import to_batch
 from pc_data.datasets import DataConfig, open_dataset, reader_class
+from pc_data.loading import Samples, StepLoader
 from pc_geometry import project_points
 from pc_geometry.boxes import points_in_boxes
 from pc_geometry.cameras import visible_points
@@ -187,3 +190,27 @@ def test_empty_and_missing_folders(tmp_path, name):
         reader(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=str(tmp_path)):
         reader(tmp_path)
+
+
+def _content(loader):
+    return [(batch.names, batch.xyz.numpy().tobytes()) for batch in loader]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+def test_workers_and_interruptions_change_nothing(opened):
+    dataset, _, _ = opened
+
+    def sample(scan, rng):
+        scan = rotate_z(crop_nearest(thin(scan, rng), rng, max_points=500), rng)
+        return to_batch(scan, scan.xyz, num_neighbors=2)
+
+    samples = Samples([(dataset, sample)], seed=1)
+    settings = {"batch_size": min(2, len(samples)), "num_steps": 5}
+    one = _content(StepLoader(samples, num_workers=1, **settings))
+    assert len(one) == 5
+    assert _content(StepLoader(samples, num_workers=4, **settings)) == one
+    assert _content(StepLoader(samples, **settings)) == one
+    resumed = StepLoader(samples, num_workers=4, **settings)
+    resumed.load_state_dict({"next_step": 3})  # in the middle of an epoch
+    assert _content(resumed) == one[3:]
