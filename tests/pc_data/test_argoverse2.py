@@ -310,6 +310,27 @@ def test_damaged_tables(copy, file, change, reason):
         Argoverse2(copy)[0]
 
 
+def test_text_that_is_none(copy):
+    file = log_folder(copy) / "annotations.feather"
+    table = feather.read_table(file)
+    place = table.column_names.index("category")
+    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
+    feather.write_feather(table.set_column(place, "category", broken), str(file))
+    with pytest.raises(DataError, match=r"annotations\.feather: .*'category' is no UTF-8 text"):
+        Argoverse2(copy)[0]
+
+
+def test_two_columns_of_a_name(copy):
+    file = log_folder(copy) / "annotations.feather"
+    table = feather.read_table(file)
+    with pa.OSFile(str(file), "wb") as sink:
+        twice = table.append_column("category", table["category"])
+        with pa.ipc.new_file(sink, twice.schema) as writer:
+            writer.write_table(twice)
+    with pytest.raises(DataError, match=r"annotations\.feather: several columns 'category'"):
+        Argoverse2(copy)[0]
+
+
 @pytest.mark.parametrize(
     "file",
     [

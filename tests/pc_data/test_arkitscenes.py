@@ -337,6 +337,7 @@ DAMAGE = [
     (overwrite(PINCAM, b"96 72 nan 80 48 36"), r"pincam: must hold width, height"),
     (overwrite(PINCAM, b"96 72 0 80 48 36"), r"sides 96 x 72 or focal lengths 0, 80"),
     (overwrite(PINCAM, b"9.5 72 80 80 48 36"), r"sides 9.5 x 72"),
+    (overwrite(PINCAM, b"9.5 7.5 80 80 48 36"), r"sides 9.5 x 7.5"),
 ]
 
 

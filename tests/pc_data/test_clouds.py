@@ -172,6 +172,7 @@ def xyz_columns(xyz, **more):
         (np.uint16([0, 65535, 13107]), [0, 1, 0.2]),
         (np.int32([0, 1, 1]), [0, 1 / 255, 1 / 255]),  # integers are never judged by value
         (np.float64([0, 0.5, 1]), [0, 0.5, 1]),
+        (np.float64([0, 0.5, 1.0000002]), [0, 0.5, 1]),  # rounding does not make bytes of them
         (np.float32([0, 51, 255]), [0, 0.2, 1]),
     ],
 )
@@ -444,6 +445,7 @@ FAULTS = {
     "all missing": (xyz_columns(np.full((2, 3), np.nan)), "no points with coordinates"),
     "beyond float32": (broken(z=np.array([0, 1e300, 0])), "points have coordinates that are"),
     "intensity": (broken(i=np.float32([0, np.nan, 1])), "points have intensities that are NaN"),
+    "strong": (broken(i=np.array([0, 1e300, 1])), "points have intensities that are NaN or inf"),
     "no blue": (broken(r=np.ones(3), g=np.ones(3)), "colours without 'blue'"),
     "too bright": (broken(**GRAY), r"colours are 0..300, which is more than 0..255"),
     "dark": (broken(**dict.fromkeys("rgb", np.float32([0, -1, 0]))), r"colours are -1..0"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pc_data.augment.elastic import elastic_distortion
+from pc_data.errors import DataError
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import uniform_filter
 
@@ -72,9 +73,15 @@ def test_probability():
         ({"scales": ((0.0, 1.0),)}, "a distance of scales must be finite and above 0"),
         ({"scales": ((0.2, -1.0),)}, "a factor of scales must be finite and at least 0"),
         ({"probability": 2.0}, r"probability must be in \[0, 1\], got 2"),
-        ({"scales": ((0.01, 1.0),), "probability": 1.0}, r"scan test/0: noise .* nodes, .* crop"),
     ],
 )
 def test_parameters_are_checked(parameters, message):
     with pytest.raises(ValueError, match=message):
         elastic_distortion(scan_of(100), np.random.default_rng(0), **parameters)
+
+
+def test_too_large_a_scan_is_a_fault_of_the_data():
+    with pytest.raises(DataError, match=r"scan test/0: noise .* nodes, .* crop"):
+        elastic_distortion(
+            scan_of(100), np.random.default_rng(0), scales=((0.01, 1.0),), probability=1.0
+        )

@@ -268,6 +268,8 @@ def test_arrays_of_a_folder_are_one_scan(tmp_path):
     color = np.load(tmp_path / "train/scene1/color.npy") / 255
     np.testing.assert_allclose(scan.color, color, rtol=1e-6)
     assert scan.labels.tolist() == [-1, 0, 1] * 3
+    (tmp_path / "train/scene1/._color.npy").write_bytes(b"hidden, as macOS leaves them")
+    np.testing.assert_array_equal(dataset[1].color, scan.color)
     np.save(tmp_path / "train/scene1/color.npy", np.zeros((8, 3), np.uint8))
     with pytest.raises(DataError, match=r"color.npy: \[8, 3\] for the points of coord.npy"):
         dataset[1]
@@ -318,8 +320,9 @@ def test_label_arrays_are_no_scans(tmp_path):
     np.testing.assert_array_equal(dataset[0].instance, raw[:, 0] + 1)
 
 
-def test_class_in_the_lower_bits(tmp_path):
-    labels = {"files": "labels/{stem}.label", "dtype": "uint32", "class_bits": 16}
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+def test_class_in_the_lower_bits(tmp_path, dtype):
+    labels = {"files": "labels/{stem}.label", "dtype": dtype, "class_bits": 16}
     schema = {"classes": {"car": [10, 252]}, "ignore": 0, "labels": labels}
     make(tmp_path, "v/0.ply", schema=json.dumps(schema))
     raw = np.zeros(NUM_POINTS, "<u4")
@@ -423,6 +426,8 @@ FAULTY = {
     "no classes": ("classes: []", "classes must be a list of names"),
     "raw id": ("classes: {a: [1, x]}", r"classes.a must be raw ids .* got 'x'"),
     "bool id": ("ignore: [true]", "ignore must be raw ids"),
+    "list of pairs": ("classes: [road: 1, car: 2]", "classes must be a text, got {'road': 1}"),
+    "list of lists": ("classes: [[road], car]", r"classes must be a text, got \['road'\]"),
     "claimed twice": ("classes: {a: [1, 2], b: 2}", "raw id 2 belongs to both a and b"),
     "ignored class": ("classes: {a: 1}\nignore: 1", "raw id 1 belongs to both ignore and a"),
     "labels alone": ("labels: {column: a}", "labels and ignore need classes"),

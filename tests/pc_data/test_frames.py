@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pc_data.errors import DataError
+from pc_data.files import frames
 from pc_data.files.frames import read_frame
 
 from tests.real_data import REAL_DATA, needs_real_data
@@ -89,6 +90,15 @@ def test_refuses_damage(tmp_path):
             read_frame(write(tmp_path, pickle.dumps(other)))
     with pytest.raises(DataError, match="table of an unknown layout"):
         read_frame(write(tmp_path, pickle.dumps(pd.DataFrame(np.zeros((2, 2))))))
+
+
+def test_takes_no_memory_for_what_is_claimed(tmp_path, monkeypatch):
+    for claim in (b"r\xff\xff\xff\x7f", b"p2147483647\n"):
+        with pytest.raises(DataError, match=r"part number 2147483647 in \d+ bytes"):
+            read_frame(write(tmp_path, b"\x80\x04N" + claim + b"."))
+    monkeypatch.setattr(frames, "_MAX_BYTES", 1000)
+    with pytest.raises(DataError, match=r"00\.pkl\.gz: unpacks to more than 1000 bytes"):
+        read_frame(write(tmp_path, bytes(1001)))
 
 
 def write(folder, content):

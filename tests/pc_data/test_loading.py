@@ -287,6 +287,12 @@ def test_skipping_takes_the_next_scan_as_it_would_be():
     assert samples.num_skipped == 2
 
 
+def test_nothing_is_skipped_where_scores_are_taken():
+    samples = Samples([(Damaged(5, {2}), jitter)], seed=0, on_error="skip")
+    with pytest.raises(ValueError, match="must have on_error raise, got 'skip'"):
+        evaluation_loader(samples)
+
+
 @pytest.mark.filterwarnings("ignore:scan left out")
 def test_all_scans_damaged():
     samples = Samples([(Damaged(3, {0, 1, 2}), jitter)], seed=0, on_error="skip")

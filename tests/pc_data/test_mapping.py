@@ -1,6 +1,8 @@
 """A function over a dataset: parallel, resumable, checked."""
 
+import contextlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -85,6 +87,13 @@ def test_damage_is_named(tmp_path, data):
     shard_file(out, 1).write_bytes(b"PK")
     with pytest.raises(DataError, match=r"shard-000001\.npz: damaged .*run the same pc-data map"):
         mapped[3]
+    whole = shard_file(out, 0).read_bytes()
+    for place in range(40, len(whole), 7):  # some of these are no error, but all others are named
+        shard_file(out, 0).write_bytes(
+            whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+        )
+        with contextlib.suppress(DataError):
+            mapped[0]
     (out / "shards.jsonl").unlink()
     with pytest.raises(DataError, match=r"shard-000000\.npz: not computed yet"):
         Mapped(out)[0]
@@ -106,6 +115,11 @@ def test_refuses(tmp_path, data):
         map_dataset(summarise, data, out)
     with pytest.raises(DataError, match="name must be numbers, got objects"):
         map_dataset(objects, data, tmp_path / "other", backend="sequential")
+    with pytest.raises(ValueError, match=r"must be one of a module, .* wrap it in a def"):
+        map_dataset(partial(summarise), data, tmp_path / "other")
+    (out / "map.json").write_text('{"num')
+    with pytest.raises(DataError, match=r"map\.json: damaged .*; choose another folder"):
+        map_dataset(summarise, data, out)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     with pytest.raises(ValueError, match=r"new or empty folder, but .*used is in use"):
@@ -131,3 +145,5 @@ def test_find_function():
     for name in ("numpy.linalg", "numpy.linalg:nonesuch", "no.such:thing", ":x", ""):
         with pytest.raises(ValueError, match=r"given as package\.module:function, got"):
             find_function(name)
+    with pytest.raises(ValueError, match=r"must be a function, but numpy:pi is a float"):
+        find_function("numpy:pi")

@@ -315,6 +315,8 @@ def test_empty_split(world):
         ("[" * 100_000, "not a JSON list"),
         ('{"a": 1}', "not a JSON list"),
         ('[{"token"', "not a JSON list"),
+        ('[{"token": ' + "9" * 5000 + "}]", "not a JSON list"),
+        ("[][]", "not a JSON list .*something follows"),
     ],
 )
 def test_table_that_is_not_json(world, content, reason):
@@ -373,7 +375,9 @@ def test_dangling_pose(world):
         NuScenes(world)
 
 
-@pytest.mark.parametrize("rotation", [[0, 0, 0, 0], [1, 0, 0], [float("nan"), 0, 0, 1], "x"])
+@pytest.mark.parametrize(
+    "rotation", [[0, 0, 0, 0], [1, 0, 0], [float("nan"), 0, 0, 1], "x", [10**400, 0, 0, 1]]
+)
 def test_rotation_that_is_none(world, rotation):
     edit_rows(world / "v1.0-trainval/ego_pose.json", rotation=rotation)
     with pytest.raises(DataError, match="no rigid motion"):
@@ -387,8 +391,18 @@ def test_camera_without_a_matrix(world):
     edit_rows(world / "v1.0-trainval/calibrated_sensor.json", camera_intrinsic=[])
     with pytest.raises(DataError, match="no finite 3x3 camera matrix"):
         NuScenes(world)
-    nan = float("nan")
-    matrix = [[nan, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("first", [float("nan"), 10**400, 0, -40.0])
+def test_camera_matrix_without_focal_lengths(world, first):
+    matrix = [[first, 0, 0], [0, 1, 0], [0, 0, 1]]
+    edit_rows(world / "v1.0-trainval/calibrated_sensor.json", camera_intrinsic=matrix)
+    with pytest.raises(DataError, match="no finite 3x3 camera matrix with focal lengths above 0"):
+        NuScenes(world)
+
+
+@pytest.mark.parametrize("matrix", [5.0, [3.0, 3.0, 3.0], [[1], [2], [3]]])
+def test_camera_matrix_of_another_shape(world, matrix):
     edit_rows(world / "v1.0-trainval/calibrated_sensor.json", camera_intrinsic=matrix)
     with pytest.raises(DataError, match="no finite 3x3 camera matrix"):
         NuScenes(world)

@@ -96,6 +96,20 @@ def damage_bomb(file):
     np.savez_compressed(file, data=np.zeros(10**6, np.uint16))
 
 
+def damage_syntax(file):
+    """Text that NumPy's own reading of old headers stumbles over."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.npy", b"\x93NUMPY\x01\x00\x08\x00[[[[    ")
+
+
+def damage_lzma(file):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("data.npy", bytes(range(200)))
+    content = bytearray(file.read_bytes())
+    content[50:60] = b"\xff" * 10
+    file.write_bytes(content)
+
+
 def save(**arrays):
     return lambda file: np.savez_compressed(file, **arrays)
 
@@ -110,6 +124,8 @@ def save(**arrays):
         (damage_middle, "not an archive with an array 'data'"),
         (damage_header, "not an archive with an array 'data'"),
         (damage_version, "not an archive with an array 'data'"),
+        (damage_syntax, "not an archive with an array 'data'"),
+        (damage_lzma, "not an archive with an array 'data'"),
         (damage_bomb, "it claims 2000128 bytes, at most 65636 are due"),
         (save(labels=PANOPTIC), "not an archive with an array 'data'"),
         (damage_claim, r"labels of shape \(1000000000000,\) in 100 bytes, expected 50 of uint16"),
@@ -123,7 +139,7 @@ def save(**arrays):
         (save(data=np.array([print] * 50)), r"object labels of shape \(50,\)"),
         (save(data=np.full(NUM_POINTS, 63001, np.uint16)), "no class .* index 0 is 63"),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_damaged_file(world, damage, match):
     damage(panoptic_file(world))

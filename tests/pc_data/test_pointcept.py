@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from pc_data.errors import DataError
@@ -111,6 +113,17 @@ def test_room_without_points(world):
     assert len(defects) == 1
 
 
+def test_room_of_two_splits(world):
+    copy = world / "val" / "scene0000_00"
+    shutil.copytree(room_file(world, "coord").parent, copy)
+    defects = []
+    dataset = PointceptScenes(world, split="all", on_defect=defects.append)
+    assert sorted(dataset.scene_names) == ["scene0000_00", "scene0001_00"]
+    assert defects == [
+        f"{copy}: the same room is in {world / 'train' / copy.name}; remove one of them"
+    ]
+
+
 class _Trap:
     def __reduce__(self):
         return (exec, ("raise SystemExit('executed')",))
@@ -125,7 +138,13 @@ class _Trap:
         ("coord", lambda a: np.where(a > 1, np.nan, a), "holds NaN or infinite values"),
         ("color", lambda a: a[:-1], r"color\.npy: holds uint8 .* but must be numbers"),
         ("color", lambda a: a.astype("U3"), "holds <U3"),
+        ("color", lambda a: a.astype(int) + 256, r"colours go from \d+ to \d+ but must go from 0"),
+        ("color", lambda a: a.astype(int) - 256, r"colours go from -\d+"),
+        ("color", lambda a: a / 255, r"colours go from 0\S* to \S+ but must go from 0 to 255"),
+        ("color", lambda a: a * np.nan, "holds NaN or infinite values"),
+        ("coord", lambda a: a.astype(float) + 1e300, "holds NaN or infinite values"),
         ("normal", lambda a: a[:, :1], r"normal\.npy: holds float32"),
+        ("normal", lambda a: a.astype(float) + 1e300, "holds NaN or infinite values"),
         ("normal", lambda a: a * np.inf, "holds NaN or infinite values"),
         ("segment20", lambda a: a[:-1], r"segment20\.npy: holds int64 .* must be whole numbers"),
         ("segment20", lambda a: a.astype(float), "must be whole numbers"),

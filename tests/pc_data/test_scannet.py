@@ -453,6 +453,7 @@ _GROUPS = "segGroups"
         ),
         (".aggregation.json", lambda c: c[_GROUPS][0].update(objectId=1), "not distinct"),
         (".aggregation.json", lambda c: c[_GROUPS][0].update(objectId=-1), "not distinct"),
+        (".aggregation.json", lambda c: c[_GROUPS][0].update(objectId=2**63 - 1), "not distinct"),
         (".aggregation.json", lambda c: c[_GROUPS][0].update(objectId="1"), "whole numbers"),
         (".aggregation.json", lambda c: c[_GROUPS][0].update(segments=[1.5]), "whole numbers"),
         (".aggregation.json", lambda c: c[_GROUPS][0].update(segments=[[1], [2, 3]]), "whole n"),
@@ -495,6 +496,7 @@ def test_annotation_that_is_absent_or_no_json(world, suffix):
         ("id\tname\n1\twall\n", "no table with numbers in columns raw_category"),
         ("id\traw_category\tnyu40id\nx\twall\t1\n", "no table with numbers"),
         ("id\traw_category\tnyu40id\n1\twall\n", "no table with numbers"),
+        (f"id\traw_category\tnyu40id\n{10**30}\twall\t1\n", "no table with numbers"),
     ],
 )
 def test_damaged_table(world, text, reason):
@@ -538,6 +540,8 @@ def test_frames_that_lost_track_are_left_out(world):
         ("pose/0.txt", "2 " * 16, "pose is no turn with a shift"),
         ("intrinsic/intrinsic_color.txt", None, "file is missing"),
         ("intrinsic/intrinsic_color.txt", "0 " * 16, "focal lengths are not positive"),
+        ("intrinsic/intrinsic_color.txt", "9 0 80 0 0 9 60 0 0 0 2 0 0 0 0 1", "no camera matrix"),
+        ("intrinsic/intrinsic_color.txt", "9 0 320 0 0 9 240 0 0 0 1 0 0 0 0 1", "not near the"),
         ("color/0.jpg", "no image", "not an image"),
     ],
 )

@@ -203,13 +203,21 @@ def test_scan_whose_name_is_no_number(world):
         SemanticKITTI(world)
 
 
+K = "50 0 32 0 0 50 24 0 0 0 1 0"
+EYE = "1 0 0 0 0 1 0 0 0 0 1 0"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("P2: 1 2 3\n", "no line 'P2:' with 12 numbers"),
         ("P2: " + "0 " * 12, "no line 'Tr:' with 12 numbers"),
         ("P2: a b", "line 'P2' holds no numbers"),
-        ("P2: " + "0 " * 12 + "\nTr: " + "0 " * 12, "P2 is singular"),
+        ("P2: " + "0 " * 12 + "\nTr: " + "0 " * 12, "P2 has a focal length that is not above 0"),
+        (f"P2: -{K}\nTr: {EYE}", "P2 has a focal length that is not above 0"),
+        (f"P2: 1 2 3 4 5 6 7 8 10 10 11 12\nTr: {EYE}", "P2 .* is no camera matrix"),
+        (f"P2: {K}\nTr: 3.0{EYE[1:]}", "Tr is no rigid motion"),
+        (f"P2: {K}\nTr: -{EYE}", "Tr is no rigid motion"),
     ],
 )
 def test_damaged_calibration(world, content, reason):
@@ -236,6 +244,18 @@ def test_damaged_poses_and_times(world, file):
     (sequence(world) / file).write_text("1 2 x")
     with pytest.raises(DataError, match=rf"{file}: not rows of"):
         SemanticKITTI(world)
+    (sequence(world) / file).write_text("nan " * 24)
+    with pytest.raises(DataError, match=rf"{file}: holds NaN or infinite numbers"):
+        SemanticKITTI(world)
+
+
+@pytest.mark.parametrize("first", ["7.5", "-1", "1e300"])
+def test_poses_that_are_no_motions(world, first):
+    (sequence(world) / "poses.txt").write_text(f"{EYE}\n{first}{EYE[1:]}\n")
+    with pytest.raises(DataError, match=r"poses\.txt: a pose is no rigid motion; .* or remove it"):
+        SemanticKITTI(world)
+    (sequence(world) / "poses.txt").unlink()
+    assert SemanticKITTI(world)[0].pose is None
 
 
 def test_image_whose_header_is_damaged(world):

@@ -198,9 +198,10 @@ def test_damaged_scans(world, damage, reason):
         (write("velodyne/copy.bin", b""), r"copy\.bin: name is not a frame number of 6 digits"),
         (write("poses.txt", b"1 2 x"), r"poses\.txt: not rows of 12 numbers"),
         (write("poses.txt", b"1 0 0 0 0 1 0 0 0 0 1 0"), r"poses\.txt: 1 rows .* needs 2"),
-        (write("times.txt", b"0 nan"), r"times\.txt: 2 rows of finite numbers are due"),
+        (write("times.txt", b"0 nan"), r"times\.txt: holds NaN or infinite numbers"),
+        (write("poses.txt", b"3 0 0 0 0 1 0 0 0 0 1 0\n" * 2), r"poses\.txt: a pose is no rigid"),
         (write("calib.txt", b"Tr: 1 2 3"), r"calib\.txt: no line 'Tr:' with 12 numbers"),
-        (write("calib.txt", b"Tr:" + b" 0" * 12), r"calib\.txt: Tr is singular"),
+        (write("calib.txt", b"Tr:" + b" 0" * 12), r"calib\.txt: Tr is no rigid motion"),
         (write("calib.txt", b"Tr: a b"), r"calib\.txt: line 'Tr' holds no numbers"),
         (write("calib.txt", b"Tr:" + b" nan" * 12), r"calib\.txt: no line 'Tr:' with 12 numbers"),
     ],
@@ -306,8 +307,11 @@ def test_every_category_has_an_official_id():
 
 
 def test_requests_out_of_range(tmp_path):
-    with pytest.raises(ValueError, match="num_scenes must be at most 405"):
-        make_street_semantic_poss(tmp_path / "x", num_scenes=406, seed=0)
+    limits = "num_scenes must leave at most 405 training and 81 validation scenes"
+    with pytest.raises(ValueError, match=rf"{limits} \(16-bit instances\), got 406 and 1"):
+        make_street_semantic_poss(tmp_path / "x", num_scenes=407, seed=0, val_fraction=0.0)
+    with pytest.raises(ValueError, match=rf"{limits} .*, got 246 and 82"):
+        make_street_semantic_poss(tmp_path / "x", num_scenes=328, seed=0)
     with pytest.raises(ValueError, match="frames_per_scene must be at least 1"):
         make_street_semantic_poss(tmp_path / "x", num_scenes=1, seed=0, frames_per_scene=0)
     assert list(tmp_path.iterdir()) == []

@@ -129,8 +129,11 @@ def test_a_used_folder_and_a_failure(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="new or empty folder"):
         make_street_semantic_kitti(tmp_path, num_scenes=1, seed=0)
-    with pytest.raises(ValueError, match="num_scenes must be at most 810"):
-        make_street_semantic_kitti(tmp_path / "x", num_scenes=900, seed=0)
+    limits = "num_scenes must leave at most 810 training and 81 validation scenes"
+    with pytest.raises(ValueError, match=rf"{limits} \(16-bit instances\), got 811 and 1"):
+        make_street_semantic_kitti(tmp_path / "x", num_scenes=812, seed=0, val_fraction=0.0)
+    with pytest.raises(ValueError, match=rf"{limits} .*, got 246 and 82"):
+        make_street_semantic_kitti(tmp_path / "x", num_scenes=328, seed=0)
 
     def stop(done, total):
         raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from pc_data.augment.pairs import pair_pixels
 from pc_data.augment.sampling import drop_cuboid, resample
 from pc_data.augment.spatial import rotate
 from pc_data.augment.views import make_view, match_views, msc_views, slidr_view, sspl_views
+from pc_data.errors import DataError
 
 from tests.pc_data.scans import (
     assert_pixels_kept,
@@ -180,10 +181,16 @@ def test_sspl_volumes_that_a_transform_drops_go_from_both_views():
 
 
 def test_sspl_errors():
-    with pytest.raises(ValueError, match=r"none of its volumes of 0.5 m holds 5 points; use a"):
+    with pytest.raises(DataError, match=r"none of its volumes of 0.5 m holds 5 points; use a"):
         sspl_views(scan_of(3), np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"none of its volumes"):
+    with pytest.raises(DataError, match=r"none of its volumes"):
         sspl_views(scan_of(0), np.random.default_rng(0))
+    with pytest.raises(DataError, match=r"the transform drops all volumes; use one that drops"):
+        sspl_views(
+            room(100),
+            np.random.default_rng(0),
+            transform=lambda scan, _: scan.select(scan.labels > 99),
+        )
     with pytest.raises(ValueError, match=r"local_share must be in \[0, 1\], got 2.0"):
         sspl_views(room(100), np.random.default_rng(0), local_share=2.0)
     with pytest.raises(ValueError, match=r"max_volumes must be at least 1"):

@@ -235,6 +235,10 @@ def test_scan(world):
 def test_labels_belong_to_the_roof_and_to_some_frames(world):
     dataset = Waymo(world)
     assert dataset.labelled().tolist() == [0]
+    both = Waymo(world, split="all")
+    has_labels = [both.load_labels(index) is not None for index in range(len(both))]
+    assert both.labelled().tolist() == np.flatnonzero(has_labels).tolist()
+    assert len(set(map(both.scene_of, both.labelled()))) == 2
     assert dataset.load_labels(1) is None
     assert (dataset[1].labels, dataset[1].instance) == (None, None)
     scan = dataset[0]
@@ -499,6 +503,7 @@ def poked(place, value):
         ("lidar_segmentation", cell(f"{LABEL}.shape", 0, [400, 64, 2]), "for a range image"),
         ("lidar_box", cell(f"{BOX}.type", 0, 9), "type is not 0 to 4"),
         ("lidar_box", cell(f"{BOX}.box.center.x", 0, None), "entries are absent"),
+        ("lidar_box", cell(f"{BOX}.box.size.z", 0, 0.0), "side is not above 0"),
         ("lidar_box", cell(f"{BOX}.box.heading", 0, np.nan), "NaN or infinite"),
         ("lidar_box", cell("key.laser_object_id", 0, None), "other things than texts"),
         ("camera_calibration", cell(f"{LENS}.intrinsic.f_u", 0, 0.0), "focal length"),
@@ -511,6 +516,16 @@ def test_damaged_tables(copy, component, change, reason):
     file = table_file(copy, component)
     edit(file, change)
     with pytest.raises(DataError, match=rf"{component}/{file.stem}\.parquet: .*{reason}"):
+        Waymo(copy)[0]
+
+
+@pytest.mark.parametrize("values", [[["a"]] * 5, [3.0] * 5, [[[1.0]]] * 5, [[None]] * 5])
+def test_beams_of_another_type(copy, values):
+    file = table_file(copy, "lidar_calibration")
+    table = pq.read_table(file)
+    place = table.column_names.index(BEAMS)
+    pq.write_table(table.set_column(place, BEAMS, pa.array(values)), file)
+    with pytest.raises(DataError, match="beam inclinations of laser 1 do not rise"):
         Waymo(copy)[0]
 
 

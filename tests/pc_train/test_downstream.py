@@ -160,6 +160,7 @@ def unlabelled(street_world, tmp_path):
     table = next(world.glob("v1.0-*/lidarseg.json"))
     rows = [row for row in json.loads(table.read_text()) if row["filename"] not in lost]
     table.write_text(json.dumps(rows))
+    table.with_name("panoptic.json").unlink()  # else its classes take their place
     return world
 
 

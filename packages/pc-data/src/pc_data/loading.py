@@ -223,7 +223,16 @@ def evaluation_loader(
     world_size: int = 1,
     num_workers: int = 0,
 ) -> DataLoader:
-    """Every sample exactly once over all processes, nothing padded or repeated."""
+    """Every sample exactly once over all processes, nothing padded or repeated.
+
+    Raises:
+        ValueError: If the samples skip damaged scans, in whose place others would come twice.
+    """
+    if samples.on_error != "raise":
+        raise ValueError(
+            f"samples to evaluate on must have on_error raise, got {samples.on_error!r}: a score "
+            "would count the scan after a damaged one twice"
+        )
     sampler = _RankSampler(len(samples), batch_size=batch_size, rank=rank, world_size=world_size)
     return DataLoader(samples, batch_sampler=sampler, num_workers=num_workers, collate_fn=pack)
 

@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -51,11 +52,17 @@ def map_dataset(
         The results.
 
     Raises:
-        ValueError: If an argument is out of range, or `out` holds results of another call.
+        ValueError: If an argument is out of range, the function has no name, or `out` holds
+            results of another call.
         DataError: If a scan is damaged, or the function returns no arrays; finished shards stay.
     """
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    if not hasattr(function, "__qualname__"):
+        raise ValueError(
+            f"function must be one of a module, by whose name results are told apart, got "
+            f"{function!r}; wrap it in a def"
+        )
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     dataset = open_dataset(data)
@@ -77,16 +84,20 @@ def find_function(name: str) -> MapFunction:
     """Import a function given as `package.module:function`.
 
     Raises:
-        ValueError: If the name has another form, or there is no such module or function.
+        ValueError: If the name has another form, there is no such module or function, or it cannot
+            be called.
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"function must be importable and given as package.module:function, got {name!r} "
             f"({error})"
         ) from error
+    if not callable(function):
+        raise ValueError(f"function must be a function, but {name} is a {type(function).__name__}")
+    return function
 
 
 class Mapped:
@@ -133,13 +144,21 @@ class Mapped:
             raise DataError(f"{file}: not computed yet; run the same pc-data map again")
         prefix = f"{row}/"
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            # Opened here: of a damaged archive NumPy would leave the file open.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return {
                     name.removeprefix(prefix): arrays[name]
                     for name in arrays.files
                     if name.startswith(prefix)
                 }
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise DataError(f"{file}: damaged ({error}); run the same pc-data map again") from error
 
     def scans_of(self, shard: int) -> range:
@@ -187,7 +206,10 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     """Make the folder, or refuse one with other settings."""
     file = out / "map.json"
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            found = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{file}: damaged ({error}); choose another folder") from error
         for name, value in settings.items():
             if found.get(name) != value:
                 raise ValueError(

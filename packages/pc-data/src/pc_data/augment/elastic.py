@@ -9,6 +9,7 @@ from pc_geometry.compiling import kernel
 from pc_geometry.keys import axis_bounds
 
 from pc_data.augment.draws import happens, require_least
+from pc_data.errors import DataError
 from pc_data.scan import Scan
 
 _MAX_NODES = 2**24
@@ -37,8 +38,8 @@ def elastic_distortion(
         probability: Of distorting at all.
 
     Raises:
-        ValueError: If a distance is not positive, a factor is negative, or the grid would have more
-            than 2^24 nodes.
+        ValueError: If a distance is not positive or a factor is negative.
+        DataError: If the grid would have more than 2^24 nodes.
 
     Source: MinkowskiNet (Choy et al., CVPR 2019), with the parameters of MSC's fine-tuning (Wu et
         al., CVPR 2023, released code).
@@ -62,7 +63,7 @@ def _smooth_noise(
     place = (xyz - low.astype(np.float32)) / np.float32(distance) + np.float32(1)
     shape = np.floor((high - low) / distance).astype(np.int64) + 3
     if np.prod(shape.astype(float)) > _MAX_NODES:
-        raise ValueError(
+        raise DataError(
             f"scan {name}: noise every {distance} m needs {' x '.join(map(str, shape))} nodes, "
             f"more than {_MAX_NODES}; use larger distances in scales, or crop the scan first"
         )

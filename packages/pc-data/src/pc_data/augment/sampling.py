@@ -2,7 +2,7 @@
 
 Pure functions `(scan, rng) -> scan` as in `pc_data.augment`, whose `thin` and `crop_nearest` belong
 here too. Points stay in file order unless a function says otherwise; at least one is kept of a scan
-that has any.
+that has any, but for `clip_range` and `drop_ego`.
 """
 
 from collections.abc import Sequence

@@ -19,6 +19,7 @@ from pc_data.augment.image_crops import ImageCrop
 from pc_data.augment.pairs import PixelPairs, crop_paired, drop_cuboid_paired
 from pc_data.augment.presets import MSC_SHARED, MSC_VIEW, SLIDR_CLOUD, SSPL_INDOOR, run
 from pc_data.augment.sampling import nearest_share
+from pc_data.errors import DataError
 from pc_data.scan import Scan
 
 
@@ -143,7 +144,8 @@ def sspl_views(
         transform: Augments each view by its own draws; `SSPL_INDOOR` if not given.
 
     Raises:
-        ValueError: If a parameter is out of range, or no volume has `min_points` points.
+        ValueError: If a parameter is out of range.
+        DataError: If no volume has `min_points` points, or the transform drops them all.
 
     Source: SSPL (Zhang et al., NeurIPS 2022, Alg. 1, Sec. 3.1, 5.1 and 5.2). Size and origin of the
         volumes, the shape of the crops and the ranges of the augmentation are ours.
@@ -158,6 +160,10 @@ def sspl_views(
     )
     # A transform of the caller's may drop points: volumes that either view lost go from both.
     both = np.intersect1d(volume[small.index], volume[large.index])
+    if not len(both):
+        raise DataError(
+            f"scan {scan.name}: the transform drops all volumes; use one that drops less"
+        )
     small, large = (_select(view, np.isin(volume[view.index], both)) for view in (small, large))
     return VolumeViews(
         local_view=small,
@@ -195,7 +201,7 @@ def _draw_volumes(
     volume = occupied_volumes(scan.xyz, size, origin=origin, min_points=min_points)
     num_volumes = int(volume.max(initial=-1)) + 1
     if not num_volumes:
-        raise ValueError(
+        raise DataError(
             f"scan {scan.name}: none of its volumes of {size} m holds {min_points} points; use a "
             "larger volume_size or a smaller min_points"
         )

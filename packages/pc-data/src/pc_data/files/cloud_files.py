@@ -146,7 +146,7 @@ def _parse_npy(data: bytes, place: str) -> np.ndarray:
 def _read_parts(file: Path) -> dict[str, np.ndarray]:
     """The .npy files of a folder that have a row for each point."""
     found = {"coord": read_npy(file)}
-    for other in sorted(file.parent.glob("*.npy")):
+    for other in sorted(file.parent.glob("[!.]*.npy")):  # none that is hidden
         values = read_npy(other)
         if values.ndim in (1, 2) and len(values) == len(found["coord"]):
             found[other.stem] = values

@@ -61,6 +61,9 @@ FAR = 10_000.0
 """Metres from the origin beyond which float32 steps are a millimetre: an axis that reaches further
 is moved to the middle of its range."""
 
+_ROUNDING = 1.01
+"""Largest floating point colour that counts as 1: conversions overshoot a little."""
+
 _LONG, _HIGH, _SPARSE = 20_000.0, 1000.0, 1.0  # metres: see `warn_of_unit`
 
 
@@ -108,9 +111,10 @@ def to_scan(
 
     Points whose x, y and z are all NaN, which is how ordered clouds mark a missing return, are
     left out. Colours become 0..1: bytes are divided by 255, 16 bits by 65535, wider integers by
-    255; floating point numbers by 255 if one exceeds 1. Labels stay as they are in the file; where
-    they are floating point, NaN is -1. Instances that are negative or NaN are no object: they
-    become 0, and all others of that file, 0 being an object then, one more.
+    255; floating point numbers by 255 if one exceeds 1.01, else what rounding left above 1 is cut.
+    Labels stay as they are in the file; where they are floating point, NaN is -1. Instances that
+    are negative or NaN are no object: they become 0, and all others of that file, 0 being an object
+    then, one more.
 
     Coordinates are computed in float64. An axis that reaches further than 10 km from the origin (a
     map grid such as UTM) is moved by the middle of its range, rounded to whole metres; `pose`,
@@ -145,13 +149,12 @@ def to_scan(
     _require_finite(xyz, file, "coordinates")
     xyz = _z_up(xyz * metres, up)
     offset = _offset(xyz)
-    xyz = _single(xyz - offset, file)
+    xyz = _single(xyz - offset, file, "coordinates")
     colors = _stack(picked, ("red", "green", "blue"), columns, file, "colours")
     normals = _stack(picked, ("nx", "ny", "nz"), columns, file, "normals")
     intensity, labels, instance = (picked[k] for k in ("intensity", "label", "instance"))
     if intensity is not None:
-        _require_finite(intensity, file, "intensities")
-        intensity = np.ascontiguousarray(intensity, dtype=np.float32)
+        intensity = _single(intensity, file, "intensities")
     return Scan(
         name=file.name,
         xyz=xyz,
@@ -264,10 +267,10 @@ def _offset(xyz: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " 3"]:
     return np.where(np.maximum(-low, high) > FAR, np.round(0.5 * low + 0.5 * high), 0.0)
 
 
-def _single(xyz: Float64[np.ndarray, "n 3"], file: Path) -> Float32[np.ndarray, "n 3"]:
+def _single(values: np.ndarray, file: Path, what: str) -> Float32[np.ndarray, "..."]:
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(xyz, dtype=np.float32)
-    _require_finite(single, file, "coordinates")
+        single = np.ascontiguousarray(values, dtype=np.float32)
+    _require_finite(single, file, what)
     return single
 
 
@@ -283,7 +286,9 @@ def _brightness(
     _require_finite(colors, file, "colours")
     top = color_max
     if top is None and colors.dtype.kind == "f":
-        top = 1.0 if colors.max() <= 1.0 else 255.0
+        top = 255.0
+        if colors.max() <= _ROUNDING:
+            top, colors = 1.0, np.minimum(colors, 1.0)
     elif top is None:
         top = 65535.0 if colors.dtype == np.uint16 else 255.0
     low, high = colors.min(), colors.max()

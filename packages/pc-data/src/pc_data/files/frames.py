@@ -7,6 +7,7 @@ table of numbers and texts is made of, and those of pandas are replaced by inert
 import gzip
 import io
 import pickle
+import pickletools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from numpy._core.multiarray import _reconstruct
 from numpy._core.numeric import _frombuffer  # pyrefly: ignore[missing-module-attribute]
 
 from pc_data.errors import DataError
+
+_MAX_BYTES = 1 << 30  # of an unpacked table; those of a scan have some 10 MB
 
 
 def read_frame(file: Path) -> dict[str, np.ndarray]:
@@ -36,7 +39,11 @@ def read_frame(file: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{file}: table is missing; restore it or drop its scan")
     try:
         with gzip.open(file) as stream:
-            table = _FrameUnpickler(io.BytesIO(stream.read())).load()
+            content = stream.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise DataError(f"unpacks to more than {_MAX_BYTES} bytes; fetch it again")
+        _check_places(content)
+        table = _FrameUnpickler(io.BytesIO(content)).load()
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -49,6 +56,15 @@ def read_frame(file: Path) -> dict[str, np.ndarray]:
         return _columns(table.state["_mgr" if "_mgr" in table.state else "_data"])
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(f"{file}: table of an unknown layout ({error}); fetch it again") from error
+
+
+def _check_places(content: bytes) -> None:
+    """Refuse a pickle that numbers its parts beyond its length: memory is taken up to a number."""
+    if not content:
+        raise EOFError("holds nothing")
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
+            raise ValueError(f"part number {argument} in {len(content)} bytes")
 
 
 class _Record:

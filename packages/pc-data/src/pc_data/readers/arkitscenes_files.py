@@ -217,7 +217,7 @@ def make_camera(folder: Path, frame: Frame) -> Camera:
             "the file again"
         )
     width, height, fx, fy, cx, cy = values.tolist()
-    if min(width, height, fx, fy) <= 0 or max(width, height) > 1 << 16 or (width + height) % 1:
+    if min(width, height, fx, fy) <= 0 or max(width, height) > 1 << 16 or width % 1 or height % 1:
         raise DataError(
             f"{file}: sides {width:g} x {height:g} or focal lengths {fx:g}, {fy:g} are those of no "
             "image; fetch the file again"

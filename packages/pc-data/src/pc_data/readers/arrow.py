@@ -42,6 +42,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def _check_names(names: Sequence[str], wanted: Sequence[str], file: Path) -> None:
+    """Refuse a table that lacks a column or has two of its name."""
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{file}: no column {name!r}; fetch the original table")
+        if names.count(name) > 1:
+            raise DataError(f"{file}: several columns {name!r}; fetch the original table")
+
+
 class Table:
     """A Parquet file of which few rows are read at a time.
 
@@ -91,9 +100,7 @@ class Table:
             DataError: If a column is absent or the file is damaged.
         """
         arrow = import_arrow("pyarrow")
-        absent = [name for name in columns if name not in self.schema.names]
-        if absent:
-            raise DataError(f"{self.file}: no column {absent[0]!r}; fetch the original table")
+        _check_names(self.schema.names, columns, self.file)
         if rows is not None and rows.size and rows[-1] >= self.num_rows:
             raise DataError(
                 f"{self.file}: no row {rows[-1]}, the table has {self.num_rows}; open the dataset "
@@ -188,9 +195,7 @@ def read_feather(file: Path, columns: Sequence[str]) -> "pa.Table":
         raise DataError(
             f"{file}: not a Feather file ({_one_line(error)}); fetch it again"
         ) from error
-    absent = [name for name in columns if name not in table.column_names]
-    if absent:
-        raise DataError(f"{file}: no column {absent[0]!r}; fetch the original table")
+    _check_names(table.column_names, columns, file)
     return table.select(list(columns))
 
 
@@ -237,7 +242,10 @@ def column_text(table: "pa.Table", name: str, file: Path) -> list[str]:
     Raises:
         DataError: If an entry is no text.
     """
-    values = table[name].to_pylist()
+    try:
+        values = table[name].to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: column {name!r} is no UTF-8 text; fetch it again") from error
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{file}: column {name!r} holds other things than texts; fetch it again")
     return values

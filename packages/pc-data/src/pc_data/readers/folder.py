@@ -286,7 +286,9 @@ def _require_split(split: str, folder: Folder) -> None:
 
 def _read_ids(file: Path, source: Source, num_points: int) -> np.ndarray:
     if source.dtype:
-        dtype = np.dtype(source.dtype).newbyteorder("<")
+        # Of two numbers in one the upper must not take the sign.
+        name = source.dtype.removeprefix("u")
+        dtype = np.dtype(f"u{name}" if source.class_bits else source.dtype).newbyteorder("<")
         return read_labels(file, dtype=dtype.str, num_points=num_points)
     ids = read_npy(file)
     if ids.size != num_points or ids.ndim > 2 or ids.dtype.kind not in "biuf":

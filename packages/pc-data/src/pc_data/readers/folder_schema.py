@@ -203,7 +203,8 @@ def _read_color_max(value: object) -> dict[str, Any]:
 
 def _read_classes(value: object) -> dict[str, Any]:
     if isinstance(value, list):  # the raw ids are the places in the list
-        value = _unique([(name, number) for number, name in enumerate(value)])
+        names = [_text("a name in the list classes", name) for name in value]
+        value = _unique([(name, number) for number, name in enumerate(names)])
     if not isinstance(value, dict) or not value:
         raise ValueError(
             "classes must be a list of names, or names with their raw ids such as road: [1, 2], "

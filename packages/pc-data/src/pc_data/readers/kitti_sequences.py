@@ -16,7 +16,7 @@ from pc_data.errors import DataError
 from pc_data.files.points import count_points, map_labels, read_labels, read_points
 from pc_data.scan import Boxes, Camera, Scan
 
-_SINGULAR = 1e-6  # determinant of what is 1 for a rigid motion
+_RIGID_TOLERANCE = 1e-2  # of an entry of what is the unit matrix for a rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,17 +208,24 @@ def read_sequence(
 
     Raises:
         DataError: If a text file is damaged, a scan's name is no frame number, or
-            `reference_from_scan` cannot be inverted.
+            `reference_from_scan` or a pose is no rigid motion.
     """
-    if reference_from_scan is not None and abs(np.linalg.det(reference_from_scan)) < _SINGULAR:
-        raise DataError(f"{folder / 'calib.txt'}: Tr is singular; fetch the calibration again")
+    if reference_from_scan is not None and not _are_rigid(reference_from_scan[None]):
+        raise DataError(
+            f"{folder / 'calib.txt'}: Tr is no rigid motion; fetch the calibration again"
+        )
     frames = _frame_numbers(folder / "velodyne")
     last = int(frames[-1]) if frames.size else -1
+    poses = _read_rows(folder / "poses.txt", columns=12, last=last)
+    if poses is not None and not _are_rigid(poses.reshape(-1, 3, 4)):
+        raise DataError(
+            f"{folder / 'poses.txt'}: a pose is no rigid motion; fetch the file again or remove it"
+        )
     return Sequence(
         folder=folder,
         frames=frames,
         has_labels=(folder / "labels").is_dir(),
-        poses=_read_rows(folder / "poses.txt", columns=12, last=last),
+        poses=poses,
         times=_read_rows(folder / "times.txt", columns=1, last=last),
         reference_from_scan=reference_from_scan,
         projection=projection,
@@ -260,6 +267,13 @@ def matrix_of(
     return values[key].reshape(3, 4)
 
 
+def _are_rigid(matrices: Float64[np.ndarray, "k r 4"]) -> bool:
+    """Whether all are rotations with a translation."""
+    turns = np.clip(matrices[:, :3, :3], -2, 2)  # so that no product overflows
+    defect = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(initial=0)
+    return bool(defect < _RIGID_TOLERANCE and (np.linalg.det(turns) > 0).all())
+
+
 def _frame_numbers(folder: Path) -> Int64[np.ndarray, " n"]:
     stems = [path.stem for path in folder.glob("*.bin")] if folder.is_dir() else []
     for stem in stems:
@@ -279,9 +293,11 @@ def _read_rows(file: Path, *, columns: int, last: int) -> Float64[np.ndarray, "f
         rows = np.array(text.split(), dtype=np.float64).reshape(-1, columns)
     except ValueError as error:
         raise DataError(f"{file}: not rows of {columns} numbers; fetch the file again") from error
-    if len(rows) <= last or not np.isfinite(rows).all():
+    if not np.isfinite(rows).all():
+        raise DataError(f"{file}: holds NaN or infinite numbers; fetch the file again")
+    if len(rows) <= last:
         raise DataError(
-            f"{file}: {len(rows)} rows of finite numbers are due for frame {last}; needs "
-            f"{last + 1}, fetch the file again"
+            f"{file}: {len(rows)} rows for frames up to {last:06d}; needs {last + 1}, fetch the "
+            "file again"
         )
     return rows

@@ -47,7 +47,9 @@ def iter_rows(table: Path, fields: tuple[str, ...] = ()) -> Iterator[dict[str, A
                         f"{kind.__name__}; fetch the table again"
                     )
             yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits among them
         raise DataError(f"{table}: not a JSON list ({error}); fetch the table again") from error
 
 
@@ -62,6 +64,8 @@ def _decode(table: Path) -> Iterator[Any]:
         while True:
             at = _skip(text, at)
             if text[at : at + 1] == "]":
+                if (text[at + 1 :] + stream.read(_CHUNK)).strip():
+                    raise json.JSONDecodeError("something follows the list", text, at + 1)
                 return
             try:
                 row, at = decode(text, at)
@@ -89,7 +93,7 @@ def rigid_motion(row: dict[str, Any]) -> Float64[np.ndarray, "7"] | None:
     """Translation and unit quaternion of a row, or None if it holds none."""
     try:
         vector = np.array([*row["translation"], *row["rotation"]], dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     valid = vector.shape == (7,) and np.isfinite(vector).all()
     return vector if valid and abs(np.linalg.norm(vector[3:]) - 1) < 1e-2 else None

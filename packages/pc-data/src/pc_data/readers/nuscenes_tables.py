@@ -192,15 +192,15 @@ def _read_calibration(
         matrix = np.zeros((3, 3))
         try:
             if column:
-                matrix[:] = row["camera_intrinsic"]
-        except (TypeError, ValueError):
+                matrix = np.array(row["camera_intrinsic"], dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
             pose = None
-        if not np.isfinite(matrix).all():
-            pose = None
-        if row["sensor_token"] not in channel or pose is None:
+        valid = matrix.shape == (3, 3) and np.isfinite(matrix).all()
+        valid = valid and (not column or min(matrix[0, 0], matrix[1, 1]) > 0)
+        if row["sensor_token"] not in channel or pose is None or not valid:
             on_defect(
                 f"{table}: row {row['token']} has no known sensor, no rotation of length 1 or no "
-                "finite 3x3 camera matrix; fetch the table again"
+                "finite 3x3 camera matrix with focal lengths above 0; fetch the table again"
             )
             continue
         rows[row["token"]] = (column, len(mounting))

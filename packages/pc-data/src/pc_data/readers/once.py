@@ -30,6 +30,8 @@ SPLITS: dict[str, tuple[str, ...]] = {  # lists in ImageSets/, the first one the
     "all": (),
 }
 
+_UNIT_TOLERANCE = 0.01  # of a quaternion's norm
+
 
 class Once:
     """The frames of one split as a map-style sequence of scans.
@@ -242,6 +244,9 @@ def read_sequence(folder: Path) -> Sequence:
     for place, row in enumerate(order.tolist()):
         what = f"pose of frame {number[place]}"
         pose[place] = _numbers(frames[row].get("pose"), (7,), what, file)
+        norm = np.linalg.norm(pose[place, :4])
+        if norm and abs(norm - 1) > _UNIT_TOLERANCE:
+            raise DataError(f"{file}: {what} has no quaternion of length 1; fetch the file again")
         boxes.append(_read_boxes(frames[row].get("annos"), int(number[place]), file))
     cuboids = [cuboid for cuboid, _ in filter(None, boxes)]
     kinds = [kind for _, kind in filter(None, boxes)]
@@ -282,7 +287,7 @@ def _numbers(values: Any, shape: tuple[int, ...], what: str, file: Path) -> np.n
     """Finite numbers of a shape, -1 = any length."""
     try:
         array = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{file}: {what} holds no numbers; fetch the file again") from error
     wrong = array.ndim != len(shape) or any(
         due not in (-1, came) for due, came in zip(shape, array.shape, strict=True)

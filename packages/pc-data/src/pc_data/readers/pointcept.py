@@ -61,8 +61,8 @@ class PointceptScenes:
             root: The folder that holds `train/` and so on.
             split: train, val, test, or all.
             labels: Whether scans carry classes and instances.
-            on_defect: Is told of each room without `coord.npy`. The default raises; if it
-                returns, the room is left out.
+            on_defect: Is told of each room without `coord.npy` or of another split too. The
+                default raises; if it returns, the room (its second copy) is left out.
             classes: 20 or 200.
 
         Raises:
@@ -99,12 +99,14 @@ class PointceptScenes:
         index = range(len(self))[index]
         points = self.load_points(index)
         normal = self._load(index, "normal", len(points), columns=3)
+        if normal is not None:
+            normal = _single(self._folders[index] / "normal.npy", normal)
         instance = self._load(index, "instance", len(points)) if self._has_labels else None
         return Scan(
             name=self.scene_names[index],
             xyz=np.ascontiguousarray(points[:, :3]),
             color=np.ascontiguousarray(points[:, 3:6]) if points.shape[1] > 3 else None,
-            normal=None if normal is None else normal.astype(np.float32),
+            normal=normal,
             labels=self._labels_of(index, len(points)),
             instance=None if instance is None else np.maximum(instance.astype(np.int64) + 1, 0),
         )
@@ -130,10 +132,17 @@ class PointceptScenes:
                 f"{file}: holds {coord.dtype} {list(coord.shape)}, not floats [n 3] with n > 0; "
                 "prepare the room again"
             )
-        _check_finite(file, coord)
+        xyz = _single(file, coord)
         color = self._load(index, "color", len(coord), columns=3)
-        parts = [coord] if color is None else [coord, color.astype(np.float32) / 255]
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        if color is None:
+            return xyz
+        low, high = color.min(), color.max()
+        if low < 0 or high > 255 or (color.dtype.kind == "f" and 0 < high <= 1):
+            raise DataError(
+                f"{self._folders[index] / 'color.npy'}: colours go from {low:g} to {high:g} but "
+                "must go from 0 to 255; prepare the room again"
+            )
+        return np.concatenate([xyz, color.astype(np.float32) / 255], axis=1)
 
     def load_labels(self, index: int) -> Int64[np.ndarray, " n"] | None:
         """Read the classes of a room's points, -1 = ignored, or None without labels.
@@ -187,15 +196,17 @@ class PointceptScenes:
 def _list_rooms(
     root: Path, splits: tuple[str, ...], on_defect: Callable[[str], None]
 ) -> tuple[Path, ...]:
-    found = []
+    found: dict[str, Path] = {}
     for split in splits:
         folders = sorted((root / split).iterdir()) if (root / split).is_dir() else []
         for folder in folders:
-            if (folder / "coord.npy").is_file():
-                found.append(folder)
+            if folder.name in found:
+                on_defect(f"{folder}: the same room is in {found[folder.name]}; remove one of them")
+            elif (folder / "coord.npy").is_file():
+                found[folder.name] = folder
             elif folder.is_dir():
                 on_defect(f"{folder}: no coord.npy; prepare the room again or remove its folder")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def _read_array(file: Path) -> np.ndarray:
@@ -209,6 +220,13 @@ def _read_array(file: Path) -> np.ndarray:
         raise DataError(
             f"{file}: not an array of numbers, or cut off ({error}); prepare the room again"
         ) from error
+
+
+def _single(file: Path, values: np.ndarray) -> Float32[np.ndarray, "n c"]:
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    _check_finite(file, single)
+    return single
 
 
 def _check_finite(file: Path, values: np.ndarray) -> None:

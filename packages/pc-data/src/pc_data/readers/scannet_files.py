@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int64
 
 from pc_data.errors import DataError
+from pc_data.files.image_files import read_image_size
 from pc_data.files.ply import read_ply
 from pc_data.scan import Boxes, Camera
 
@@ -108,8 +109,8 @@ class LabelTable:
             for line in lines[1:]:
                 words = line.split("\t")
                 name, nyu40, number = (words[column] for column in columns)
-                self._rows[name] = (int(nyu40 or 0), int(number))
-        except (ValueError, IndexError) as error:
+                self._rows[name] = (int(np.int64(nyu40 or 0)), int(np.int64(number)))
+        except (ValueError, IndexError, OverflowError) as error:
             raise DataError(
                 f"{file}: no table with numbers in columns raw_category, nyu40id and id "
                 f"({error}); fetch it again"
@@ -252,8 +253,11 @@ def read_objects(aggregation: Path, segments: Path, *, num_points: int) -> Objec
         number.append(_integers([group.get("objectId")], f"{where}: objectId")[0])
         own = _integers(group.get("segments"), f"{where}: segments")
         row_of_segment[np.isin(known, own)] = row
-    if len(set(number)) != len(number) or min(number, default=0) < 0:
-        raise DataError(f"{aggregation}: its objectIds are not distinct; fetch the file again")
+    fits = min(number, default=0) >= 0 and max(number, default=0) < np.iinfo(np.int64).max
+    if len(set(number)) != len(number) or not fits:
+        raise DataError(
+            f"{aggregation}: its objectIds are not distinct numbers from 0; fetch the file again"
+        )
     if names and (row_of_segment < 0).all():
         raise DataError(
             f"{aggregation}: none of its segments is in {segments.name}; fetch the two files that "
@@ -347,8 +351,6 @@ def make_camera(frame: PosedImage, from_scan: Float64[np.ndarray, "4 4"]) -> Cam
     Raises:
         DataError: If one of its files is missing or damaged.
     """
-    from PIL import Image
-
     pose = _read_matrix(frame.pose)
     if not np.isfinite(pose).all():
         return None
@@ -357,11 +359,15 @@ def make_camera(frame: PosedImage, from_scan: Float64[np.ndarray, "4 4"]) -> Cam
     intrinsics = _read_matrix(frame.intrinsics)[:3, :3]
     if not np.isfinite(intrinsics).all() or min(intrinsics[0, 0], intrinsics[1, 1]) <= 0:
         raise DataError(f"{frame.intrinsics}: focal lengths are not positive; fetch it again")
-    try:
-        with Image.open(frame.image) as image:
-            size = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{frame.image}: not an image ({error}); fetch the file again") from error
+    if tuple(intrinsics[2]) != (0, 0, 1):
+        raise DataError(f"{frame.intrinsics}: is no camera matrix; fetch it again")
+    size = read_image_size(frame.image)
+    middle = intrinsics[:2, 2] / size
+    if not ((middle > 0.25) & (middle < 0.75)).all():
+        raise DataError(
+            f"{frame.image}: the principal point of {frame.intrinsics.name} is not near the middle "
+            f"of its {size[0]}x{size[1]} pixels; export the images in the size of the calibration"
+        )
     return Camera(
         name=frame.image.stem,
         image_file=frame.image,

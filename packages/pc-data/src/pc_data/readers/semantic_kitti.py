@@ -184,12 +184,14 @@ def _read_sequence(folder: Path) -> Sequence:
     values = read_calibration(file)
     p2, tr = matrix_of(values, "P2", file), matrix_of(values, "Tr", file)
     camera_from_scan = np.vstack((tr, (0, 0, 0, 1)))
+    if min(p2[0, 0], p2[1, 1]) <= 0 or p2[1, 0] or tuple(p2[2, :3]) != (0, 0, 1):
+        raise DataError(
+            f"{file}: P2 has a focal length that is not above 0 or is no camera matrix; fetch the "
+            "calibration again"
+        )
     # P2 = K [I | t]: the camera sits at an offset from camera 0.
     offset = np.eye(4)
-    try:
-        offset[:3, 3] = np.linalg.solve(p2[:, :3], p2[:, 3])
-    except np.linalg.LinAlgError as error:
-        raise DataError(f"{file}: P2 is singular; fetch the calibration again") from error
+    offset[:3, 3] = np.linalg.solve(p2[:, :3], p2[:, 3])
     return read_sequence(
         folder,
         reference_from_scan=camera_from_scan,

@@ -218,13 +218,12 @@ class Waymo:
         Raises:
             DataError: If a table of labels is damaged.
         """
-        found = [
-            np.flatnonzero(
-                (self._segment == number)
-                & np.isin(self._time, segment.times_of("lidar_segmentation"))
-            )
-            for number, segment in enumerate(self._segments)
-        ]
+        ends = np.cumsum(np.bincount(self._segment, minlength=len(self._segments))).tolist()
+        found, start = [], 0
+        for segment, end in zip(self._segments, ends, strict=True):
+            times = segment.times_of("lidar_segmentation")
+            found.append(start + np.flatnonzero(np.isin(self._time[start:end], times)))
+            start = end
         return np.concatenate(found).astype(np.int64)
 
     def load_points(self, index: int) -> Float32[np.ndarray, "n 5"]:

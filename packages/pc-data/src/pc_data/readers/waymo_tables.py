@@ -252,8 +252,11 @@ def _lasers(table: Table) -> dict[int, Laser]:
     extrinsic = _rigid(rows, columns[3], table.file)
     found = {}
     for row, name in enumerate(names.tolist()):
-        values = np.array(rows[columns[2]][row].as_py() or [], dtype=np.float64)
-        if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+        try:
+            values = np.array(rows[columns[2]][row].as_py() or [], dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
+        if values.ndim != 1 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
             raise DataError(
                 f"{table.file}: beam inclinations of laser {name} do not rise; fetch it again"
             )
@@ -305,6 +308,8 @@ def _box_rows(table: Table) -> BoxRows:
     numbers = [f"{_BOX}.box.{name}" for name in sides]
     rows = table.read([TIME, "key.laser_object_id", f"{_BOX}.type", *numbers])
     cuboid = [column_array(rows, name, table.file, dtype="float64") for name in numbers]
+    if any((cuboid[side] <= 0).any() for side in (3, 4, 5)):
+        raise DataError(f"{table.file}: a box's side is not above 0; fetch it again")
     kind = column_array(rows, f"{_BOX}.type", table.file, dtype="int64")
     if ((kind < 0) | (kind > 4)).any():
         raise DataError(f"{table.file}: a box's type is not 0 to 4; fetch it again")

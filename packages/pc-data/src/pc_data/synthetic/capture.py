@@ -219,6 +219,8 @@ def record_streets(
         frames = []
         for done, (_, frame, street, result) in enumerate(recorded, start=1):
             frames.append((street, frame, result))
+            if frame == frames_per_scene - 1:
+                street.scene.release()
             if progress is not None:
                 progress(done, num_scenes * frames_per_scene)
         finish(root, frames)

@@ -121,6 +121,10 @@ class Scene:
         """Ground raster."""
         return height_raster(self.road)
 
+    def release(self) -> None:
+        """Forget the ground raster, most of a scene's memory; it is made again when needed."""
+        vars(self).pop("heights", None)
+
     @cached_property
     def moving(self) -> Bool[np.ndarray, " instances1"]:
         """Whether the instance of that number moves; entry 0 is False."""

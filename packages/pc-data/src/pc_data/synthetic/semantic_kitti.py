@@ -200,17 +200,20 @@ def make_street_semantic_kitti(
         num_scenes=num_scenes, frames_per_scene=frames_per_scene, val_fraction=val_fraction
     )
     check_image_size(image_size)
-    limit = len(_TRAIN_SEQUENCES) * (0xFFFF // _INSTANCES)
-    if num_scenes > limit:
-        raise ValueError(f"num_scenes must be at most {limit} (16-bit instances), got {num_scenes}")
-    options = {"seed": seed, "num_train": num_scenes - num_val, "num_frames": frames_per_scene}
+    num_train, limit = num_scenes - num_val, 0xFFFF // _INSTANCES
+    if num_train > len(_TRAIN_SEQUENCES) * limit or num_val > limit:
+        raise ValueError(
+            f"num_scenes must leave at most {len(_TRAIN_SEQUENCES) * limit} training and {limit} "
+            f"validation scenes (16-bit instances), got {num_train} and {num_val}"
+        )
+    options = {"seed": seed, "num_train": num_train, "num_frames": frames_per_scene}
     scenes = [
         partial(_drive, index, image_size=image_size, **options) for index in range(num_scenes)
     ]
     drives: dict[str, Drive] = {}
     poses: dict[str, list[np.ndarray]] = {}
     with whole_folder(out) as root:
-        train = _TRAIN_SEQUENCES[: num_scenes - num_val]
+        train = _TRAIN_SEQUENCES[:num_train]
         for name in (*train, *((_VAL_SEQUENCE,) if num_val else ())):
             for folder in ("velodyne", "labels", "image_2"):
                 (root / "dataset" / "sequences" / name / folder).mkdir(parents=True)

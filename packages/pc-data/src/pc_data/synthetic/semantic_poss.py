@@ -105,10 +105,12 @@ def make_street_semantic_poss(
     num_val = check_request(
         num_scenes=num_scenes, frames_per_scene=frames_per_scene, val_fraction=val_fraction
     )
-    num_train = num_scenes - num_val
-    limit = len(_TRAIN_SEQUENCES) * (0xFFFF // _INSTANCES)
-    if num_scenes > limit:
-        raise ValueError(f"num_scenes must be at most {limit} (16-bit instances), got {num_scenes}")
+    num_train, limit = num_scenes - num_val, 0xFFFF // _INSTANCES
+    if num_train > len(_TRAIN_SEQUENCES) * limit or num_val > limit:
+        raise ValueError(
+            f"num_scenes must leave at most {len(_TRAIN_SEQUENCES) * limit} training and {limit} "
+            f"validation scenes (16-bit instances), got {num_train} and {num_val}"
+        )
     record_streets(
         out,
         partial(_make_frame, seed=seed, num_frames=frames_per_scene, num_train=num_train),
