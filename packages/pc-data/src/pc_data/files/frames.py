@@ -38,10 +38,7 @@ def read_frame(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise DataError(f"{file}: table is missing; restore it or drop its scan")
     try:
-        with gzip.open(file) as stream:
-            content = stream.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise DataError(f"unpacks to more than {_MAX_BYTES} bytes; fetch it again")
+        content = _unpack(file)
         _check_places(content)
         table = _FrameUnpickler(io.BytesIO(content)).load()
     except DataError as error:
@@ -56,6 +53,17 @@ def read_frame(file: Path) -> dict[str, np.ndarray]:
         return _columns(table.state["_mgr" if "_mgr" in table.state else "_data"])
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(f"{file}: table of an unknown layout ({error}); fetch it again") from error
+
+
+def _unpack(file: Path) -> bytes:
+    """Read a gzipped file piece by piece: a single read takes as much memory as it may return."""
+    content = bytearray()
+    with gzip.open(file) as stream:
+        while piece := stream.read(1 << 20):
+            content += piece
+            if len(content) > _MAX_BYTES:
+                raise DataError(f"unpacks to more than {_MAX_BYTES} bytes; fetch it again")
+    return bytes(content)
 
 
 def _check_places(content: bytes) -> None:
