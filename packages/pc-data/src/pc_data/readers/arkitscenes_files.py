@@ -1,6 +1,5 @@
 """The files of an ARKitScenes video: its mesh's boxes, its trajectory and its frames."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from pc_data.errors import DataError
+from pc_data.files.json_files import read_json
 from pc_data.scan import Boxes, Camera
 
 _APART = 0.0055
@@ -62,10 +62,7 @@ def read_boxes(file: Path, class_names: tuple[str, ...]) -> Boxes | None:
     """
     if not file.is_file():
         return None
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); fetch the file again") from error
+    content = read_json(file, missing="file is missing; restore it")
     objects = content.get("data") if isinstance(content, dict) else None
     if not isinstance(objects, list):
         raise DataError(f"{file}: holds no list 'data' of boxes; fetch the file again")

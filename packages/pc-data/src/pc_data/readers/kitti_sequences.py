@@ -14,6 +14,7 @@ from jaxtyping import Float32, Float64, Int8, Int64, UInt32
 
 from pc_data.errors import DataError
 from pc_data.files.points import count_points, map_labels, read_labels, read_points
+from pc_data.readers.numbering import locate
 from pc_data.scan import Boxes, Camera, Scan
 
 _RIGID_TOLERANCE = 1e-2  # of an entry of what is the unit matrix for a rotation
@@ -180,10 +181,9 @@ class SequenceScans:
 
     def _locate(self, index: int) -> tuple[Sequence, int]:
         """The sequence and the frame number of a scan."""
-        index = range(len(self))[index]
-        place = int(np.searchsorted(self._ends, index, side="right"))
+        place, row = locate(self._ends, index)
         sequence = self._sequences[place]
-        return sequence, int(sequence.frames[index - self._ends[place]])  # from the end
+        return sequence, int(sequence.frames[row])
 
     def _load_raw(self, index: int) -> UInt32[np.ndarray, " n"] | None:
         """Class (lower 16 bits) and instance (upper) of each point."""

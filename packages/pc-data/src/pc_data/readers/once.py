@@ -3,7 +3,6 @@
 Source: ONCE (Mao et al., NeurIPS 2021 datasets and benchmarks, arXiv:2106.11037).
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,10 @@ from jaxtyping import Float32, Float64, Int64
 
 from pc_data.errors import DataError
 from pc_data.files.image_files import read_image_size
+from pc_data.files.json_files import read_json
 from pc_data.files.points import raise_defect, read_points
 from pc_data.layouts import check_root, known_split
+from pc_data.readers.numbering import locate
 from pc_data.scan import Boxes, Camera, Scan
 
 BOX_CLASS_NAMES = ("Car", "Bus", "Truck", "Pedestrian", "Cyclist")
@@ -192,10 +193,8 @@ class Once:
         return tuple(found)
 
     def _locate(self, index: int) -> tuple["Sequence", int]:
-        index = range(len(self))[index]
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        sequence = self._sequences[number]
-        return sequence, index - int(self._ends[number]) + sequence.frame.size
+        number, row = locate(self._ends, index)
+        return self._sequences[number], row
 
 
 class Sequence(NamedTuple):
@@ -264,12 +263,7 @@ def read_sequence(folder: Path) -> Sequence:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise DataError(f"{file}: table is missing; extract the annotations")
-    try:
-        table = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); fetch the file again") from error
+    table = read_json(file, missing="table is missing; extract the annotations")
     if not isinstance(table, dict):
         raise DataError(f"{file}: no table of a sequence; fetch the file again")
     return table

@@ -16,6 +16,7 @@ from pc_data.errors import DataError
 from pc_data.files.image_files import read_image_size
 from pc_data.files.points import map_labels, raise_defect
 from pc_data.layouts import check_root, known_split
+from pc_data.readers.numbering import locate
 from pc_data.readers.pandaset_classes import BOX_CLASS_NAMES, CLASS_NAMES
 from pc_data.readers.pandaset_scenes import (
     CAMERAS,
@@ -232,10 +233,9 @@ class PandaSet:
         return tuple(found)
 
     def _locate(self, index: int) -> tuple[Scene, int]:
-        index = range(len(self))[index]
-        place = int(np.searchsorted(self._ends, index, side="right"))
+        place, row = locate(self._ends, index)
         scene = self._scenes[place]
-        return scene, int(scene.frames[index - self._ends[place]])  # from the end
+        return scene, int(scene.frames[row])
 
     def _file(self, index: int, folder: str) -> Path:
         scene, frame = self._locate(index)

@@ -1,6 +1,5 @@
 """The text files of PandaSet's scenes, read once into compact arrays: poses, times, calibration."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int64
 
 from pc_data.errors import DataError
+from pc_data.files.json_files import read_json
 from pc_data.readers.pandaset_classes import training_class
 
 CAMERAS = (
@@ -223,12 +223,7 @@ def _read_list(file: Path) -> list[Any]:
 
 
 def _read_json(file: Path) -> object:
-    if not file.is_file():
-        raise DataError(f"{file}: file is missing; restore it or remove the scene")
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); fetch it again") from error
+    return read_json(file, missing="file is missing; restore it or remove the scene")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -1,6 +1,5 @@
 """The files of a ScanNet room: lists, label table, objects, alignment, exported images."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from jaxtyping import Float, Float32, Float64, Int, Int64
 
 from pc_data.errors import DataError
 from pc_data.files.image_files import read_image_size
+from pc_data.files.json_files import read_json
 from pc_data.files.ply import read_ply
 from pc_data.scan import Boxes, Camera
 
@@ -267,12 +267,8 @@ def read_objects(aggregation: Path, segments: Path, *, num_points: int) -> Objec
 
 
 def _read_json(file: Path, key: str) -> list[Any]:
-    if not file.is_file():
-        raise DataError(f"{file}: file is missing; restore it or remove the room's annotations")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); fetch the file again") from error
+    missing = "file is missing; restore it or remove the room's annotations"
+    content = read_json(file, missing=missing)
     values = content.get(key) if isinstance(content, dict) else None
     if not isinstance(values, list):
         raise DataError(f"{file}: holds no list {key!r}; fetch the file again")
