@@ -7,13 +7,25 @@ import torch
 from pc_backbones import batch_neighbors, create_backbone, list_backbones
 
 IN_DIM = 5
-SMALLER = {"channels": 12, "depth": 3}  # of the networks that have these arguments
+TINY_WAFFLEIRON = {"channels": 12, "depth": 3, "num_neighbors": 4}
+TINY_UNET = {
+    "voxel_size": 0.25,
+    "stem_width": 6,
+    "encoder_widths": (6, 8),
+    "encoder_depths": (1, 2),
+    "decoder_widths": (8, 7),
+    "decoder_depths": (2, 1),
+    "down_widths": (6, 7),
+}
 
 
-def build(name, **overrides):
+def build(name):
     torch.manual_seed(0)
-    overrides = ({} if name == "inputs" else SMALLER) | {"num_neighbors": 4} | overrides
-    return create_backbone(name, IN_DIM, **overrides)
+    if name == "inputs":
+        tiny = {"num_neighbors": 4}
+    else:
+        tiny = TINY_WAFFLEIRON if name.startswith("waffleiron") else TINY_UNET
+    return create_backbone(name, IN_DIM, **tiny)
 
 
 def scans(*sizes, seed=0):
@@ -41,8 +53,12 @@ def test_shape_and_attributes(name):
     assert out.shape == (29, backbone.out_dim)
     assert out.dtype == torch.float32
     assert out.isfinite().all()
-    assert backbone.num_neighbors == 4
-    assert backbone.fov.shape == (2, 3)
+    assert backbone.num_neighbors == backbone.arguments.get("num_neighbors", 0)
+    assert backbone.voxel_size == backbone.arguments.get("voxel_size")
+    if "fov" in backbone.arguments:
+        assert backbone.fov.tolist() == [list(corner) for corner in backbone.arguments["fov"]]
+    else:
+        assert backbone.fov is None
 
 
 def test_gradient_reaches_every_parameter(name):
@@ -68,6 +84,7 @@ def test_eval_is_deterministic(name):
 
 
 def test_permutation_within_a_scan(name):
+    """Also where the first point of a voxel stands for it: no voxel holds two here."""
     backbone = build(name).eval()
     xyz, feat, batch = scans(20, 15)
     order = torch.cat([torch.randperm(20), 20 + torch.randperm(15)])
@@ -82,6 +99,12 @@ def test_batch_mates_do_not_matter(name):
         mine = batch == scan
         alone = backbone(xyz[mine], feat[mine], torch.zeros_like(batch[mine]))
         close(together[mine], alone)
+
+
+def test_scan_without_points(name):
+    backbone = build(name).eval()
+    xyz, feat, batch = scans(12, 20)
+    assert torch.equal(backbone(xyz, feat, 2 * batch + 1), backbone(xyz, feat, batch))
 
 
 def test_same_scan_twice(name):
@@ -103,7 +126,7 @@ def test_state_dict_round_trip(name):
 
 
 def test_arguments_rebuild_it(name):
-    backbone = build(name, num_neighbors=3).eval()
+    backbone = build(name).eval()
     rebuilt = create_backbone(name, **backbone.arguments).eval()
     rebuilt.load_state_dict(backbone.state_dict())
     inputs = scans(18)

@@ -1,6 +1,7 @@
 """Names, and what is said about wrong ones."""
 
 import pytest
+import torch
 from pc_backbones import WaffleIron, create_backbone, list_backbones
 from pc_backbones.heads import linear_probe_head, mlp_head
 
@@ -8,12 +9,18 @@ from pc_backbones.heads import linear_probe_head, mlp_head
 def test_names_are_sorted_and_unique():
     names = list_backbones()
     assert names == sorted(set(names))
-    assert "waffleiron_48_768" in names
+    assert {"inputs", "waffleiron_48_768", "spunet34", "minkunet34_cylindrical"} < set(names)
 
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("waffleiron_48_786", "waffleiron_48_768"), ("WaffleIron", "waffleiron"), ("?", "inputs")],
+    [
+        ("waffleiron_48_786", "waffleiron_48_768"),
+        ("WaffleIron", "waffleiron"),
+        ("?", "inputs"),
+        ("spunet43", "spunet34"),
+        ("MinkUNet34", "minkunet34"),
+    ],
 )
 def test_unknown_name(wrong, nearest):
     with pytest.raises(ValueError, match=f"no backbone is called .*nearest are: .*{nearest}"):
@@ -25,6 +32,8 @@ def test_unknown_argument():
         create_backbone("waffleiron", 5, dept=3)
     with pytest.raises(ValueError, match=r"inputs has no argument 'depth'; .* are: fov, num_neigh"):
         create_backbone("inputs", 5, depth=3)
+    with pytest.raises(ValueError, match=r"spunet34 has no argument 'voxelsize'; .*: voxel_size"):
+        create_backbone("spunet34", 5, voxelsize=0.1)
 
 
 def test_overrides_reach_the_network():
@@ -32,6 +41,27 @@ def test_overrides_reach_the_network():
     assert isinstance(backbone, WaffleIron)
     assert (backbone.in_dim, backbone.out_dim, len(backbone.layers)) == (4, 6, 2)
     assert backbone.arguments["layer_norm"] is False
+
+
+def test_names_of_sparse_networks_differ_in_their_arguments():
+    with torch.device("meta"):
+        spunet, minkunet = create_backbone("spunet34", 6), create_backbone("minkunet34", 1)
+        cylindrical = create_backbone("minkunet34_cylindrical", 1, voxel_size=0.2)
+    assert spunet.voxel_size == 0.02
+    assert minkunet.voxel_size == 0.1
+    assert cylindrical.arguments == {
+        **minkunet.arguments,
+        "cylindrical": True,
+        "voxel_size": 0.2,
+    }
+    assert spunet.arguments["pooling"] == "mean"
+    assert minkunet.arguments["pooling"] == "first"
+
+
+def test_input_features_need_no_box():
+    backbone = create_backbone("inputs", 6, fov=None, num_neighbors=0)
+    assert backbone.fov is None
+    assert create_backbone("inputs", **backbone.arguments).arguments == backbone.arguments
 
 
 def test_linear_probe_head_starts_undecided():

@@ -4,6 +4,7 @@ from pc_backbones.contract import Backbone as Backbone
 from pc_backbones.heads import linear_probe_head as linear_probe_head
 from pc_backbones.heads import mlp_head as mlp_head
 from pc_backbones.neighbors import batch_neighbors as batch_neighbors
+from pc_backbones.published import Published as Published
 from pc_backbones.published import load_published as load_published
 from pc_backbones.waffleiron import WaffleIron as WaffleIron
 from pc_backbones.weights import load_backbone as load_backbone

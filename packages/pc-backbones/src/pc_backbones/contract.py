@@ -14,15 +14,18 @@ class Backbone(nn.Module):
     Attributes:
         in_dim: Number of input features of a point.
         out_dim: Number of output features of a point.
-        num_neighbors: Neighbours of each point that `forward` takes or finds.
-        fov: Lower and upper corner in metres of the box that points must lie in, [2 3].
+        num_neighbors: Neighbours of each point that `forward` takes or finds; 0 if it needs none.
+        fov: Lower and upper corner in metres of the box that points must lie in, [2 3]; None if
+            they may lie anywhere.
+        voxel_size: Side in metres of the voxels that share a feature; None if there are none.
         arguments: What rebuilds the network: keyword arguments of its class.
     """
 
     in_dim: int
     out_dim: int
     num_neighbors: int
-    fov: Tensor
+    fov: Tensor | None
+    voxel_size: float | None
     arguments: dict[str, Any]
 
     @abstractmethod

@@ -15,7 +15,7 @@ class InputFeatures(Backbone):
 
     Args:
         in_dim: Number of input features of a point.
-        fov: Box to which loaders crop, in metres.
+        fov: Box to which loaders crop, in metres; None if they need not.
         num_neighbors: Neighbours that loaders look up; none is used.
 
     Attributes:
@@ -24,13 +24,15 @@ class InputFeatures(Backbone):
     """
 
     def __init__(
-        self, in_dim: int, *, fov: FieldOfView = SCALR_FOV, num_neighbors: int = 1
+        self, in_dim: int, *, fov: FieldOfView | None = SCALR_FOV, num_neighbors: int = 1
     ) -> None:
         super().__init__()
         self.in_dim = self.out_dim = in_dim
         self.num_neighbors = num_neighbors
+        self.voxel_size = None
         self.arguments = {"in_dim": in_dim, "fov": fov, "num_neighbors": num_neighbors}
-        self.register_buffer("fov", torch.tensor(fov, dtype=torch.float32), persistent=False)
+        box = None if fov is None else torch.tensor(fov, dtype=torch.float32)
+        self.register_buffer("fov", box, persistent=False)
 
     def forward(
         self,

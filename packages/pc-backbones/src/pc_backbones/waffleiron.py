@@ -81,6 +81,7 @@ class WaffleIron(Backbone):
         self.out_dim = channels
         self.grids = tuple((int(rows), int(columns)) for rows, columns in grids)
         self.num_neighbors = num_neighbors
+        self.voxel_size = None
         self.arguments = {
             "in_dim": in_dim,
             "channels": channels,
