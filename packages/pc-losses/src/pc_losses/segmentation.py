@@ -61,7 +61,7 @@ def cross_entropy_lovasz(
     Args:
         logits: Class scores of each point, before the softmax.
         labels: Class of each point.
-        lovasz_weight: Factor of the Lovász-Softmax loss.
+        lovasz_weight: Factor of the Lovász-Softmax loss; with 0 it is not computed.
         ignore: Label of the points left out. If all are, the loss is a zero that can be
             back-propagated.
 
@@ -78,6 +78,8 @@ def cross_entropy_lovasz(
         return logits.sum()
     with torch.autocast(logits.device.type, enabled=False):
         entropy = functional.cross_entropy(logits, labels)
+        if lovasz_weight == 0:
+            return entropy
         return entropy + lovasz_weight * lovasz_softmax(
             logits.softmax(dim=1), labels, ignore=ignore
         )
