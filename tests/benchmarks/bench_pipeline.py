@@ -14,7 +14,8 @@ import time
 import numpy as np
 import torch
 from pc_data import NuScenes, SemanticKITTI, augment
-from pc_data.batch import nearest_neighbors, point_features
+from pc_data.batch import nearest_neighbors
+from pc_data.features import point_features
 from pc_data.images import resize_image, resize_pixels
 from PIL import Image
 from scipy.spatial import cKDTree

@@ -7,11 +7,9 @@ import pytest
 import torch
 from pc_data import Scan
 from pc_data.batch import (
-    FEATURES,
     PointBatch,
     nearest_neighbors,
     pack,
-    point_features,
     to_batch,
 )
 
@@ -125,6 +123,46 @@ def test_to_batch():
     assert types == {torch.float32, torch.int64}
 
 
+def test_no_neighbors_unless_asked_for():
+    scan = Scan(name="a", xyz=np.zeros((3, 3), np.float32))
+    one = to_batch(scan, np.zeros((3, 5), np.float32))
+    assert one.neighbors is None
+    assert pack([one, one]).neighbors is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A class of samples as a method may bring its own."""
+
+    names: tuple[str, ...]
+    both: tuple[PointBatch, PointBatch]
+
+    @classmethod
+    def pack(cls, samples):
+        both = tuple(pack([sample.both[i] for sample in samples]) for i in range(2))
+        return cls(tuple(name for sample in samples for name in sample.names), both)
+
+
+def test_samples_of_another_class_are_packed_their_own_way():
+    ones = [Pair((f"p{n}",), (sample(n), sample(n + 1))) for n in (2, 4)]
+    joint = pack(ones)
+    assert isinstance(joint, Pair)
+    assert joint.names == ("p2", "p4")
+    assert [part.batch.tolist() for part in joint.both] == [[0] * 2 + [1] * 4, [0] * 3 + [1] * 5]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weighted(PointBatch):
+    weight: torch.Tensor
+
+
+def test_a_subclass_stays_one():
+    fields = {f.name: getattr(sample(4), f.name) for f in dataclasses.fields(PointBatch)}
+    joint = pack([Weighted(**fields, weight=torch.arange(4.0))] * 2).to("cpu")
+    assert isinstance(joint, Weighted)
+    assert joint.weight.tolist() == [0, 1, 2, 3] * 2
+
+
 @pytest.mark.parametrize("n", [2, 3, 17, 60])
 @pytest.mark.parametrize("k", [1, 4, 16])
 def test_nearest_neighbors(n, k):
@@ -152,21 +190,3 @@ def test_nearest_neighbors_among_duplicates(copies):
 def test_nearest_neighbors_of_equal_points_are_the_lowest():
     found = nearest_neighbors(np.ones((6, 3), np.float32), 2)
     assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
-
-
-def test_point_features():
-    scan = Scan(
-        name="a",
-        xyz=np.float32([[3, 4, 12], [0, 0, 0]]),
-        intensity=np.float32([30, 10]),
-    )
-    feat = point_features(scan, intensity_mean=20.0, intensity_std=5.0)
-    assert feat.dtype == np.float32
-    assert feat.shape[1] == len(FEATURES)
-    np.testing.assert_allclose(feat, [[2, 3, 4, 12, 13], [-2, 0, 0, 0, 0]], rtol=1e-6)
-
-
-def test_point_features_without_intensity():
-    scan = Scan(name="a", xyz=np.float32([[3, 4, 12]]))
-    feat = point_features(scan, intensity_mean=20.0, intensity_std=5.0)
-    assert feat.tolist() == [[0, 3, 4, 12, 13]]

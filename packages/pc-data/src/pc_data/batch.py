@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,23 @@ from torch import Tensor
 
 from pc_data.scan import Scan
 
-FEATURES = ("intensity", "x", "y", "z", "radius")
+
+class Packable(Protocol):
+    """What loaders ask of a class of samples: names, and a way to join several.
+
+    `PointBatch` is one; a method with samples of another kind brings its own, with `to` and
+    `pin_memory` for the trainer.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each scan."""
+        ...
+
+    @classmethod
+    def pack(cls, samples: Any, /) -> Any:  # noqa: ANN401 - several of the class, joined to one
+        """Join samples of this class end to end."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,49 +91,42 @@ class PointBatch:
             name: function(value) if isinstance(value, Tensor) else value
             for name, value in fields.items()
         }
-        return PointBatch(**moved)
+        return dataclasses.replace(self, **moved)
+
+    @classmethod
+    def pack(cls, samples: "Sequence[PointBatch]", /) -> "PointBatch":
+        """Join batches end to end; indices are shifted to the packed points."""
+        num_points = np.cumsum([0, *(len(sample.xyz) for sample in samples)]).tolist()
+        num_scans = np.cumsum([0, *(len(sample) for sample in samples)]).tolist()
+        names = tuple(name for sample in samples for name in sample.names)
+        joined: dict[str, Any] = {"names": names}
+        for field in dataclasses.fields(cls):
+            if field.name == "names":
+                continue
+            parts = [getattr(sample, field.name) for sample in samples]
+            if any(part is None for part in parts):
+                joined[field.name] = None
+                continue
+            if field.name in ("neighbors", "nearest"):
+                parts = [part + shift for part, shift in zip(parts, num_points, strict=False)]
+            elif field.name == "batch":
+                parts = [part + shift for part, shift in zip(parts, num_scans, strict=False)]
+            joined[field.name] = torch.cat(parts)
+        return cls(**joined)
 
 
-def pack(scans: Sequence[PointBatch]) -> PointBatch:
-    """Join batches end to end; indices are shifted to the packed points.
+Packed = TypeVar("Packed", bound=Packable)
+
+
+def pack(samples: Sequence[Packed]) -> Packed:
+    """Join samples end to end, in the way of their class.
 
     Raises:
         ValueError: If there is nothing to pack.
     """
-    if not scans:
+    if not samples:
         raise ValueError("pack needs at least one batch, got none")
-    num_points = np.cumsum([0, *(len(scan.xyz) for scan in scans)]).tolist()
-    num_scans = np.cumsum([0, *(len(scan) for scan in scans)]).tolist()
-    joined: dict[str, Any] = {}
-    for field in dataclasses.fields(PointBatch):
-        if field.name == "names":
-            continue
-        parts = [getattr(scan, field.name) for scan in scans]
-        if any(part is None for part in parts):
-            joined[field.name] = None
-            continue
-        if field.name in ("neighbors", "nearest"):
-            parts = [part + shift for part, shift in zip(parts, num_points, strict=False)]
-        elif field.name == "batch":
-            parts = [part + shift for part, shift in zip(parts, num_scans, strict=False)]
-        joined[field.name] = torch.cat(parts)
-    return PointBatch(names=tuple(name for scan in scans for name in scan.names), **joined)
-
-
-def point_features(
-    scan: Scan, *, intensity_mean: float, intensity_std: float
-) -> Float[np.ndarray, "n 5"]:
-    """Network input of the LiDAR methods: `FEATURES`, intensity standardised, the rest in metres.
-
-    A scan without intensity counts as one of mean intensity.
-
-    Source: ScaLR (Puy et al., CVPR 2024); order and statistics of its released code.
-    """
-    intensity = np.zeros((len(scan), 1), np.float32)
-    if scan.intensity is not None:
-        intensity = ((scan.intensity - intensity_mean) / intensity_std)[:, None]
-    radius = np.linalg.norm(scan.xyz, axis=1, keepdims=True)
-    return np.concatenate([intensity, scan.xyz, radius], axis=1, dtype=np.float32)
+    return samples[0].pack(samples)
 
 
 def nearest_neighbors(xyz: Float[np.ndarray, "n 3"], k: int) -> Int64[np.ndarray, "n k"]:
@@ -140,7 +149,7 @@ def to_batch(
     scan: Scan,
     feat: Float[np.ndarray, "n c"],
     *,
-    num_neighbors: int = 16,
+    num_neighbors: int = 0,
     image: Tensor | None = None,
     pixel: Float[np.ndarray, "n 2"] | None = None,
 ) -> PointBatch:
@@ -149,16 +158,17 @@ def to_batch(
     Args:
         scan: Points and labels.
         feat: Network input of each point.
-        num_neighbors: Neighbours to look up, here in the loader's worker.
+        num_neighbors: Neighbours to look up, here in the loader's worker; 0 for none.
         image: [3 h w] in 0..1.
         pixel: (u, v) of each point in that image.
     """
+    neighbors = nearest_neighbors(scan.xyz, num_neighbors) if num_neighbors else None
     return PointBatch(
         names=(scan.name,),
         xyz=torch.from_numpy(scan.xyz),
         feat=torch.from_numpy(feat),
         batch=torch.zeros(len(scan), dtype=torch.long),
-        neighbors=torch.from_numpy(nearest_neighbors(scan.xyz, num_neighbors)),
+        neighbors=None if neighbors is None else torch.from_numpy(neighbors),
         labels=None if scan.labels is None else torch.from_numpy(scan.labels),
         images=None if image is None else image[None],
         pixel=None if pixel is None else torch.from_numpy(np.asarray(pixel, np.float32)),

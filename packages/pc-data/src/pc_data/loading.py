@@ -7,12 +7,12 @@ loader starts at its step without replaying anything.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pc_data.batch import PointBatch, pack
+from pc_data.batch import pack
 from pc_data.errors import DataError, OnError
 from pc_data.scan import Scan
 
@@ -26,7 +26,8 @@ class Scans(Protocol):
     def __getitem__(self, index: int, /) -> Scan: ...
 
 
-MakeSample = Callable[[Scan, np.random.Generator], PointBatch]
+MakeSample = Callable[[Scan, np.random.Generator], Any]
+"""From a scan to a sample: a `PointBatch`, or a `pc_data.batch.Packable` of the method's own."""
 
 _ORDER_STREAM = 1 << 63  # keeps the epochs' orders apart from the samples' streams
 
@@ -83,7 +84,7 @@ class Samples(Dataset):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, index: tuple[int, int]) -> PointBatch:
+    def __getitem__(self, index: tuple[int, int]) -> Any:  # noqa: ANN401 - what its functions make
         epoch, number = index
         last: DataError | None = None
         for step in range(len(self)):
@@ -97,7 +98,7 @@ class Samples(Dataset):
                 warnings.warn(f"scan left out ({self.num_skipped} so far): {error}", stacklevel=2)
         raise DataError(f"none of the {len(self)} scans can be used; the last: {last}")
 
-    def _make(self, epoch: int, number: int) -> PointBatch:
+    def _make(self, epoch: int, number: int) -> Any:  # noqa: ANN401
         source = int(np.searchsorted(self.starts, number, side="right")) - 1
         scans, make_sample = self.sources[source]
         scan = scans[int(number - self.starts[source])]
@@ -185,7 +186,7 @@ class StepLoader:
     def __len__(self) -> int:
         return self.num_steps
 
-    def __iter__(self) -> Iterator[PointBatch]:
+    def __iter__(self) -> Iterator[Any]:
         self._sampler.first, self._sampler.last = self.next_step, self.num_steps
         for batch in self._loader:
             self.next_step += 1

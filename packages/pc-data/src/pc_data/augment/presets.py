@@ -54,19 +54,30 @@ def run(steps: Sequence[Transform], scan: Scan, rng: np.random.Generator) -> Sca
 MSC_SHARED: Steps = (center_shift, partial(scale, low=0.9, high=1.1))
 """What both views of MSC have in common. Source: released code; Table 4 lists no scaling."""
 
-MSC_VIEW: Steps = (
-    partial(rotate, axis="z", max_angle=pi),
-    partial(rotate, axis="x", max_angle=pi / 64, about_center=True),
-    partial(rotate, axis="y", max_angle=pi / 64, about_center=True),
-    partial(flip_axes, axes=("x", "y"), probability=0.5),
-    partial(jitter, std=0.005, limit=0.02),
-    partial(adjust_color, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.02, probability=0.8),
-    partial(jitter_color, std=0.05, probability=0.95),
-    partial(grid_sample, voxel_size=0.02),
-    partial(sphere_crop, rate=0.6),
-    partial(center_shift, floor=False, voxel_size=0.02),
-)
-"""One view of MSC (Wu et al., CVPR 2023, Table 4), in the order of its released code."""
+
+def msc_view(*, voxel_size: float = 0.02, crop: float = 0.6) -> Steps:
+    """One view of MSC, its voxel size in metres and the share of points that its crop keeps.
+
+    Source: MSC (Wu et al., CVPR 2023, Table 4), in the order of its released code.
+    """
+    return (
+        partial(rotate, axis="z", max_angle=pi),
+        partial(rotate, axis="x", max_angle=pi / 64, about_center=True),
+        partial(rotate, axis="y", max_angle=pi / 64, about_center=True),
+        partial(flip_axes, axes=("x", "y"), probability=0.5),
+        partial(jitter, std=0.005, limit=0.02),
+        partial(
+            adjust_color, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.02, probability=0.8
+        ),
+        partial(jitter_color, std=0.05, probability=0.95),
+        partial(grid_sample, voxel_size=voxel_size),
+        partial(sphere_crop, rate=crop),
+        partial(center_shift, floor=False, voxel_size=voxel_size),
+    )
+
+
+MSC_VIEW: Steps = msc_view()
+"""The same with the paper's 0.02 m and 0.6."""
 
 _ROOM_MOVES: Steps = (
     partial(rotate, axis="z", max_angle=pi, probability=0.5),
@@ -79,18 +90,35 @@ _ROOM_MOVES: Steps = (
     partial(stretch_contrast, probability=0.2),
 )
 
-ROOM_SEGMENTATION: Steps = (
-    center_shift,
-    partial(drop_points, ratio=0.2, probability=0.2),
-    *_ROOM_MOVES,
-    partial(shift_color, ratio=0.05, probability=0.95),
-    partial(jitter_color, std=0.05, probability=0.95),
-    partial(grid_sample, voxel_size=0.02),
-    partial(crop_nearest, max_points=100_000),
-    partial(center_shift, floor=False, voxel_size=0.02),
-    shuffle,
-)
-"""MSC's fine-tuning for semantic segmentation; `mixing.mix3d` then overlays two rooms."""
+
+def room_segmentation(
+    *, voxel_size: float = 0.02, max_points: int = 100_000, keep_labelled: bool = False
+) -> Steps:
+    """MSC's fine-tuning for semantic segmentation; `mixing.mix3d` then overlays two rooms.
+
+    Args:
+        voxel_size: Metres.
+        max_points: The nearest to a random point stay.
+        keep_labelled: Neither the drop nor the grid takes a point whose label is not -1, for
+            training on few labelled points.
+
+    Source: released code of MSC (Wu et al., CVPR 2023).
+    """
+    return (
+        center_shift,
+        partial(drop_points, ratio=0.2, probability=0.2, keep_labelled=keep_labelled),
+        *_ROOM_MOVES,
+        partial(shift_color, ratio=0.05, probability=0.95),
+        partial(jitter_color, std=0.05, probability=0.95),
+        partial(grid_sample, voxel_size=voxel_size, keep_labelled=keep_labelled),
+        partial(crop_nearest, max_points=max_points),
+        partial(center_shift, floor=False, voxel_size=voxel_size),
+        shuffle,
+    )
+
+
+ROOM_SEGMENTATION: Steps = room_segmentation()
+"""The same with the paper's 0.02 m and 100,000 points."""
 
 ROOM_INSTANCES: Steps = (
     center_shift,

@@ -17,7 +17,7 @@ from pc_data.augment.basic import Transform
 from pc_data.augment.draws import require_fraction
 from pc_data.augment.image_crops import ImageCrop
 from pc_data.augment.pairs import PixelPairs, crop_paired, drop_cuboid_paired
-from pc_data.augment.presets import MSC_SHARED, MSC_VIEW, SLIDR_CLOUD, SSPL_INDOOR, run
+from pc_data.augment.presets import MSC_SHARED, MSC_VIEW, SLIDR_CLOUD, SSPL_INDOOR, Steps, run
 from pc_data.augment.sampling import nearest_share
 from pc_data.errors import DataError
 from pc_data.scan import Scan
@@ -88,14 +88,25 @@ def match_views(
     return match_radius(query.origin, key.origin, radius, max_neighbors=max_neighbors, rng=rng)
 
 
-def msc_views(scan: Scan, rng: np.random.Generator) -> tuple[View, View]:
+def msc_views(
+    scan: Scan,
+    rng: np.random.Generator,
+    *,
+    shared: Steps = MSC_SHARED,
+    view: Steps = MSC_VIEW,
+) -> tuple[View, View]:
     """Make the two views of a room: both from the same centred and scaled room.
+
+    Args:
+        scan: The room.
+        rng: Draws.
+        shared: What both views have in common.
+        view: What each gets by its own draws.
 
     Source: MSC (Wu et al., CVPR 2023, Fig. 2 and Table 4), in the order of its released code.
     """
-    shared = run(MSC_SHARED, scan, rng)
-    transform = partial(run, MSC_VIEW)
-    return make_view(shared, rng, transform), make_view(shared, rng, transform)
+    common, transform = run(shared, scan, rng), partial(run, view)
+    return make_view(common, rng, transform), make_view(common, rng, transform)
 
 
 @dataclass(frozen=True, kw_only=True)
