@@ -1,7 +1,7 @@
 """A tiny backbone and the words of a command that probes it."""
 
 import pytest
-from pc_data.batch import FEATURES
+from pc_data.features import LIDAR_FEATURES
 from pc_train.networks import new_backbone, save_model
 
 
@@ -13,7 +13,10 @@ def backbone(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("backbone")
     network = new_backbone(
-        "waffleiron_6_64", len(FEATURES), num_neighbors=4, grids=[[32, 32], [32, 8], [32, 8]]
+        "waffleiron_6_64",
+        len(LIDAR_FEATURES),
+        num_neighbors=4,
+        grids=[[32, 32], [32, 8], [32, 8]],
     )
     save_model(folder, network, card={})
     return folder

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 from pc_backbones import create_backbone, linear_probe_head
-from pc_train.schedules import adamw_warmup_cosine, layer_decay_groups, warmup_cosine
+from pc_train.schedules import (
+    OPTIMIZERS,
+    adamw_warmup_cosine,
+    layer_decay_groups,
+    sgd_onecycle,
+    warmup_cosine,
+)
 from torch import nn
 
 
@@ -67,3 +73,109 @@ def test_short_run_cuts_the_warmup():
     )
     schedule = made["lr_scheduler"]["scheduler"]
     assert schedule.lr_lambdas[0](2) == 1
+
+
+def _rates(made, num_steps):
+    """(lr, momentum) of each step, and after the last."""
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    seen = []
+    for step in range(num_steps + 1):
+        group = optimizer.param_groups[0]
+        seen.append((group["lr"], group["momentum"]))
+        if step < num_steps:
+            optimizer.step()
+            schedule.step()
+    return seen
+
+
+def _one_cycle(step, *, warmup, num_steps, peak):
+    """(lr, momentum) by hand: from a tenth up, then down to 1e-5 of the peak."""
+    rise, fall = warmup - 1, num_steps - 1
+    up = step <= rise
+    part = step / rise if up else (step - rise) / (fall - rise)
+    ends = (peak / 10, peak, 0.95, 0.85) if up else (peak, peak * 1e-5, 0.85, 0.95)
+    half = (1 + math.cos(math.pi * part)) / 2
+    return ends[1] + (ends[0] - ends[1]) * half, ends[3] + (ends[2] - ends[3]) * half
+
+
+def test_one_cycle_by_hand():
+    made = sgd_onecycle(
+        [{"params": [nn.Parameter(torch.ones(1))]}],
+        lr=0.05,
+        weight_decay=1e-4,
+        warmup_steps=4,
+        num_steps=40,
+    )
+    optimizer = made["optimizer"]
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["nesterov"]
+    assert optimizer.param_groups[0]["weight_decay"] == 1e-4
+    seen = _rates(made, 40)
+    for step in range(40):
+        wanted = _one_cycle(step, warmup=4, num_steps=40, peak=0.05)
+        assert seen[step] == pytest.approx(wanted, abs=1e-12)
+    assert seen[0] == pytest.approx((0.005, 0.95))
+    assert seen[3] == pytest.approx((0.05, 0.85))
+    assert seen[39] == pytest.approx((5e-7, 0.95))
+
+
+def test_one_cycle_scales_groups_and_ends_where_told():
+    made = sgd_onecycle(
+        [{"params": [nn.Parameter(torch.ones(1))], "scale": 0.5, "decays": False}],
+        lr=1.0,
+        weight_decay=0.1,
+        warmup_steps=2,
+        num_steps=30,
+        min_lr=0.25,
+    )
+    seen = [rate for rate, _ in _rates(made, 30)]
+    assert max(seen) == pytest.approx(0.5)
+    assert seen[29] == pytest.approx(0.125)
+    assert made["optimizer"].param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 20])
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2, 999])
+@pytest.mark.parametrize("min_lr", [None, 0.0])
+def test_one_cycle_of_any_length(num_steps, warmup_steps, min_lr):
+    made = sgd_onecycle(
+        [{"params": [nn.Parameter(torch.ones(1))]}],
+        lr=1.0,
+        weight_decay=0.0,
+        warmup_steps=warmup_steps,
+        num_steps=num_steps,
+        min_lr=min_lr,
+    )
+    rates = _rates(made, num_steps)[:num_steps]
+    assert all(0 <= rate <= 1 and 0.85 <= momentum <= 0.95 for rate, momentum in rates)
+    if num_steps >= 3:
+        assert max(rates)[0] > 0.5
+
+
+def test_one_cycle_is_resumed_exactly():
+    arguments = {"lr": 0.1, "weight_decay": 0.0, "warmup_steps": 3, "num_steps": 30}
+
+    def made():
+        return sgd_onecycle([{"params": [nn.Parameter(torch.ones(1))]}], **arguments)
+
+    whole = _rates(made(), 30)
+    first, second = made(), made()
+    _rates(first, 12)
+    second["optimizer"].load_state_dict(first["optimizer"].state_dict())
+    second["lr_scheduler"]["scheduler"].load_state_dict(
+        first["lr_scheduler"]["scheduler"].state_dict()
+    )
+    assert _rates(second, 18) == whole[12:]
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_optimizers_take_the_same(name):
+    made = OPTIMIZERS[name](
+        [{"params": [nn.Parameter(torch.ones(1))]}],
+        lr=0.1,
+        min_lr=0.0,
+        weight_decay=0.0,
+        warmup_steps=2,
+        num_steps=20,
+    )
+    assert made["lr_scheduler"]["interval"] == "step"

@@ -5,7 +5,17 @@ import pytest
 import torch
 from pc_backbones import create_backbone
 from pc_data.batch import PointBatch
-from pc_train.segmentation import FineTune, LinearProbe, confusion, iou_per_class, mean_iou
+from pc_train.networks import HEADS
+from pc_train.schedules import OPTIMIZERS
+from pc_train.segmentation import (
+    FineTune,
+    LinearProbe,
+    SegmentationModel,
+    confusion,
+    count_answers,
+    iou_per_class,
+    mean_iou,
+)
 from sklearn.metrics import jaccard_score
 
 NUM_CLASSES = 4
@@ -91,6 +101,41 @@ def test_no_labels():
         probe.training_step(bare)
 
 
+@pytest.mark.parametrize("kind", [LinearProbe, FineTune])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("head", ["norm_linear", "linear"])
+def test_any_head_learns_with_any_optimizer(kind, optimizer, head):
+    task = kind(
+        _backbone(),
+        NUM_CLASSES,
+        num_steps=8,
+        warmup_steps=1,
+        lr=0.02,
+        make_head=HEADS[head],
+        make_optimizer=OPTIMIZERS[optimizer],
+        lovasz_weight=0.0,
+    )
+    made = task.configure_optimizers()
+    losses = []
+    for _ in range(8):
+        made["optimizer"].zero_grad()
+        loss = task.training_step(_batch())
+        loss.backward()
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_without_lovasz_the_loss_is_the_cross_entropy():
+    model = SegmentationModel(_backbone().eval(), HEADS["linear"](8, 4), lovasz_weight=0.0).eval()
+    batch = _batch()
+    wanted = torch.nn.functional.cross_entropy(model(batch), batch.labels, ignore_index=-1)
+    torch.testing.assert_close(model.training_step(batch), wanted)
+    model.lovasz_weight = 1.0
+    assert model.training_step(batch) > wanted
+
+
 class _Constant(torch.nn.Module):
     """Predicts what the features' first column says."""
 
@@ -121,3 +166,16 @@ def test_absent_classes_do_not_count():
     counts = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     assert np.isnan(iou_per_class(counts)[2])
     assert mean_iou(counts) == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert mean_iou(counts, count_absent=True) == pytest.approx((3 / 4 + 4 / 5) / 3)
+
+
+def test_answers_are_counted():
+    counts = count_answers(
+        [
+            (torch.tensor([0, 1, 1]), torch.tensor([0, 1, -1])),
+            (torch.tensor([1]), torch.tensor([0])),
+        ],
+        2,
+        device=torch.device("cpu"),
+    )
+    assert counts.tolist() == [[1, 1], [0, 1]]

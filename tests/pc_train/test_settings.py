@@ -124,3 +124,96 @@ def test_optimizer_of_probing_holds_the_head_alone(begin):
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in model.head.parameters()}
     assert not any(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_every_setting_of_the_recipe_arrives(begin):
+    begun = begin(
+        downstream.finetune,
+        FineTuneConfig,
+        head="linear",
+        optimizer="sgd",
+        lovasz_weight=0.5,
+        lr=0.2,
+        max_points=77,
+        voxel_size=0.4,
+    )
+    model = begun["model"]
+    assert isinstance(model.head, torch.nn.Linear)
+    assert model.lovasz_weight == 0.5
+    assert isinstance(model.configure_optimizers()["optimizer"], torch.optim.SGD)
+    assert len(begun["samples"][0, 0].xyz) <= 77
+
+
+def test_mixing_halves_the_batch(begin):
+    begun = begin(downstream.finetune, FineTuneConfig, mix_probability=1.0, batch_size=2, epochs=3)
+    assert begun["batch_size"] == 1
+    assert begun["num_steps"] == 3
+    sample = begun["samples"][0, 0]
+    assert len(sample.names) == 1
+    assert sample.neighbors.shape[1] == 4
+
+
+def test_scenes(begin, street_world, tmp_path):
+    from pc_data.datasets import open_dataset
+
+    scene = open_dataset(DataConfig(root=street_world)).scene_names[0]
+    file = tmp_path / "scenes.txt"
+    file.write_text(f"{scene}\n")
+    assert len(begin(downstream.probe, ProbeConfig, scenes=file)["samples"]) == 2
+    file.write_text("another\n")
+    with pytest.raises(ValueError, match="lists scene 'another', which is not in split 'train'"):
+        begin(downstream.probe, ProbeConfig, scenes=file)
+
+
+def test_few_points(begin):
+    whole = begin(downstream.probe, ProbeConfig, max_points=10**6)["samples"][0, 0]
+    few = begin(downstream.probe, ProbeConfig, max_points=10**6, points_per_scene=20)
+    sample = few["samples"][0, 0]
+    assert int((whole.labels >= 0).sum()) > 100
+    assert 0 < int((sample.labels >= 0).sum()) <= 20  # those in the field of view
+
+
+def test_listed_points(begin, street_world, tmp_path):
+    torch.save({"x": [1]}, tmp_path / "points")
+    with pytest.raises(ValueError, match="points lacks 2 of the 2 scans to train on"):
+        begin(downstream.probe, ProbeConfig, points_file=tmp_path / "points")
+
+
+def test_drop_path_only_for_networks_that_have_it(tmp_path):
+    from pc_train.networks import new_backbone, open_backbone, save_model
+
+    save_model(tmp_path, new_backbone("inputs", 5), card={})
+    named = open_backbone(tmp_path, drop_path=0.2)
+    assert "drop_path" not in named.arguments
+
+
+def test_a_backbone_says_what_its_features_are(tmp_path):
+    from pc_data.features import LIDAR_FEATURES, ROOM_FEATURES
+    from pc_train.networks import new_backbone
+    from pc_train.scores import input_arguments
+
+    class Data:
+        intensity_mean, intensity_std = 1.0, 2.0
+
+    lidar = input_arguments(Data(), new_backbone("inputs", 5))
+    assert lidar["features"] == LIDAR_FEATURES
+    assert lidar["box"] == ((-64, -64, -8), (64, 64, 8))
+    rooms = new_backbone("inputs", 6)
+    rooms.card["features"] = list(ROOM_FEATURES)
+    rooms.network.fov = None
+    arguments = input_arguments(Data(), rooms)
+    assert arguments["features"] == ROOM_FEATURES
+    assert arguments["box"] is None
+    with pytest.raises(ValueError, match="takes 6 input features, but its card names 5"):
+        input_arguments(Data(), new_backbone("inputs", 6))
+
+
+def test_voxels_are_the_networks_own_unless_given():
+    from pc_train.networks import new_backbone
+    from pc_train.scores import resolve_voxel_size
+
+    backbone = new_backbone("inputs", 5)
+    assert resolve_voxel_size(0.0, backbone) == 0.1
+    backbone.network.voxel_size = 0.02
+    assert resolve_voxel_size(0.0, backbone) == 0.02
+    assert resolve_voxel_size(0.05, backbone) == 0.05

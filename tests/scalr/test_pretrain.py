@@ -114,6 +114,7 @@ def test_start_from_weights(street_world, tmp_path):
         street_world, tmp_path / "third", "--max_steps=1", "--start_from", str(first)
     )
     assert main(folder) == 0
+    assert "start_from" in (tmp_path / "third" / "inputs.yaml").read_text()
     old, new = (
         load_backbone(tmp_path / run / "backbone.safetensors") for run in ("first", "second")
     )
@@ -245,11 +246,8 @@ def test_wrong_settings(street_world, tmp_path, capsys, flags, match, monkeypatc
 
 
 @needs_fixtures
-def test_checkpoint_of_another_network(street_world, tmp_path, capsys):
-    from pc_train.cli import main as pc_train
-
-    out = tmp_path / "run"
-    command = ["probe", "--backbone", str(FIXTURES / "spunet_tiny.pth")]
-    assert pc_train([*command, "--data.root", str(street_world), f"--out={out}"]) == 2
-    assert "is not a WaffleIron checkpoint" in capsys.readouterr().err
-    assert not out.exists()
+def test_start_from_a_published_network_of_rooms(street_world, tmp_path, capsys):
+    weights = FIXTURES / "spunet_tiny.pth"
+    command = ["pretrain", "--data.root", str(street_world), *FAST, f"--start_from={weights}"]
+    match = "spunet_tiny.pth was trained on the features red, green.*this run has intensity, x,"
+    _fails([*command, "--batch_size=1"], tmp_path / "run", capsys, match)

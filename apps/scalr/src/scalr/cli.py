@@ -1,10 +1,10 @@
 """The `scalr` command."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pc_data.commandline import run
+from pc_train.notices import is_first_process
 
 from scalr.config import Config
 from scalr.presets import PRESETS
@@ -19,10 +19,9 @@ def pretrain(config: Config) -> None:
     from scalr.pretrain import pretrain as pretrain_backbone
 
     weights = pretrain_backbone(config)
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        return  # one process of a machine speaks
-    print(f"weights: {weights}; report: {config.out / 'report.html'}")
-    print(f"next: pc-train probe --backbone {config.out} --data.root LABELLED_DATA --out OUT")
+    if is_first_process():
+        print(f"weights: {weights}; report: {config.out / 'report.html'}")
+        print(f"next: pc-train probe --backbone {config.out} --data.root LABELLED_DATA --out OUT")
 
 
 def demo(*, out: Path = Path("runs/scalr/demo"), num_seeds: int = 2, max_steps: int = 0) -> None:
@@ -33,16 +32,12 @@ def demo(*, out: Path = Path("runs/scalr/demo"), num_seeds: int = 2, max_steps: 
         num_seeds: How often pre-training, probing and fine-tuning are repeated.
         max_steps: Cut every run to so many steps, on a smaller world; 0 for the full demo.
     """
-    from scalr.demo import demo as run_demo
-    from scalr.demo_report import summary_rows
+    from pc_train.demo import run_demo
+    from pc_train.demo_report import summary_text
 
-    summary = run_demo(out, num_seeds=num_seeds, max_steps=max_steps)
-    print(f"\n{'mIoU (%), mean (range)':30} {'pre-trained':>20} {'random weights':>20} {'gain':>6}")
-    for name, pretrained, random, gain in summary_rows(summary):
-        print(f"{name:30} {pretrained:>20} {random:>20} {gain:>6}")
-    floor, ceiling = summary["floor_linear_probe_miou"], summary["ceiling_all_labels_miou"]
-    print(f"floor (raw inputs) {100 * floor:.1f}, ceiling (all labels) {100 * ceiling:.1f}")
-    print(f"report: {out / 'report.html'}; numbers: {out / 'summary.json'}")
+    from scalr.demo import DEMO
+
+    print(summary_text(run_demo(DEMO, out, num_seeds=num_seeds, max_steps=max_steps), out))
     print("next: scalr pretrain --data.root YOUR_NUSCENES --preset small --out runs/mine")
 
 

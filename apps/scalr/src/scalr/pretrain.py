@@ -3,24 +3,14 @@
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import torch
 from pc_2dteachers import create_teacher
 from pc_2dteachers.teacher import Teacher, TeacherConcat
 from pc_backbones import mlp_head
-from pc_data.batch import FEATURES
-from pc_data.commandline import to_yaml
-from pc_data.datasets import open_dataset
-from pc_data.loading import SampleKey, Samples, count_joint_batches
-from pc_train.fitting import fit
-from pc_train.networks import (
-    BACKBONE_FILE,
-    NamedBackbone,
-    new_backbone,
-    open_backbone,
-    save_model,
-)
-from pc_train.runs import open_run
+from pc_data.datasets import Reader
+from pc_data.features import LIDAR_FEATURES
+from pc_train.pretraining import open_datasets, run_pretraining, start_backbone
 from torch import nn
 
 from scalr.config import Config
@@ -38,67 +28,40 @@ def pretrain(config: Config) -> Path:
     Raises:
         ValueError: If data, teacher, weights or run folder do not fit.
     """
-    datasets = [open_dataset(data, labels=False) for data in (config.data, *config.more_data)]
+    datasets = open_datasets(config)
     teacher = _create_teacher(config)
-    backbone = _create_backbone(config)
-    samples = Samples(
-        [
-            (dataset, partial(make_pair, **_input_arguments(dataset, config)))
-            for dataset in datasets
-        ],
-        seed=config.seed,
-        on_error=config.on_error,
+    backbone = start_backbone(
+        config,
+        config.backbone,
+        LIDAR_FEATURES,
+        grids=config.grids,
+        fov=config.fov,
+        num_neighbors=config.num_neighbors,
     )
-    steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
-    num_steps = config.max_steps or config.epochs * steps_per_epoch
-    first = samples[SampleKey(0, 0)]  # before anything is written: damaged data shows at once
-    open_run(config.out, to_yaml(config))
-    exported = config.out / BACKBONE_FILE
-    if exported.is_file():
-        return exported
-    method = ScaLR(
-        backbone.network,
-        teacher,
-        _create_head(config, backbone.network.out_dim, teacher.out_dim),
-        schedule={
+
+    def make_method(num_steps: int, steps_per_epoch: int) -> ScaLR:  # noqa: ARG001
+        schedule = {
             "lr": config.lr,
             "min_lr": config.min_lr,
             "weight_decay": config.weight_decay,
             "warmup_steps": config.warmup_steps,
             "num_steps": num_steps,
-        },
-    )
-    trainer = fit(
-        method,
-        samples,
-        batch_size=config.batch_size,
-        out=config.out,
-        num_steps=num_steps,
-        seed=config.seed,
-        title="pre-training",
-        hardware=config.hardware,
-        save_every=config.save_every,
-    )
-    if trainer.is_global_zero:
-        card = {
-            "features": list(FEATURES),
-            "data": [
-                {
-                    "name": data.name,
-                    "split": data.split,
-                    "scans": len(dataset),
-                    "intensity": [dataset.intensity_mean, dataset.intensity_std],
-                }
-                for data, dataset in zip((config.data, *config.more_data), datasets, strict=True)
-            ],
+        }
+        head = _create_head(config, backbone.network.out_dim, teacher.out_dim)
+        return ScaLR(backbone.network, teacher, head, schedule=schedule)
+
+    return run_pretraining(
+        config,
+        [(data, partial(make_pair, **_input_arguments(data, config))) for data in datasets],
+        backbone=backbone,
+        make_method=make_method,
+        card={
             "method": "ScaLR",
             "version": metadata.version("pc-app-scalr"),
             "teachers": list(config.teachers),
-            "steps": num_steps,
-        }
-        report_pretraining(config, method, first)
-        save_model(config.out, backbone, card=card)
-    return exported
+        },
+        report=partial(report_pretraining, config),
+    )
 
 
 def _create_teacher(config: Config) -> Teacher | TeacherConcat:
@@ -122,30 +85,13 @@ def _create_teacher(config: Config) -> Teacher | TeacherConcat:
     return teachers[0] if len(teachers) == 1 else TeacherConcat(teachers)
 
 
-def _create_backbone(config: Config) -> NamedBackbone:
-    torch.manual_seed(config.seed)
-    shape = {"grids": config.grids, "fov": config.fov, "num_neighbors": config.num_neighbors}
-    backbone = new_backbone(config.backbone, len(FEATURES), **shape)
-    if config.start_from is not None:
-        weights = open_backbone(config.start_from, **shape)
-        try:
-            backbone.network.load_state_dict(weights.network.state_dict())
-        except RuntimeError as error:
-            difference = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"{config.start_from} holds {weights.name}, which does not fit {config.backbone}; "
-                f"pass that one as backbone, or other weights ({difference} ...)"
-            ) from error
-    return backbone
-
-
 def _create_head(config: Config, in_dim: int, out_dim: int) -> nn.Module:
     if len(config.teachers) == 1:
         return nn.Linear(in_dim, out_dim)
     return mlp_head(in_dim, config.hidden_dim, out_dim)
 
 
-def _input_arguments(dataset, config: Config) -> dict:  # noqa: ANN001
+def _input_arguments(dataset: Reader, config: Config) -> dict[str, Any]:
     return {
         "intensity_mean": dataset.intensity_mean,
         "intensity_std": dataset.intensity_std,

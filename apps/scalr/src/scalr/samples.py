@@ -3,8 +3,9 @@
 import numpy as np
 from pc_data import augment
 from pc_data.augment import Box
-from pc_data.batch import PointBatch, point_features, to_batch
+from pc_data.batch import PointBatch, to_batch
 from pc_data.errors import DataError
+from pc_data.features import point_features
 from pc_data.images import resize_image, resize_pixels
 from pc_data.scan import Scan
 

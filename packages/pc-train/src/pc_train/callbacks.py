@@ -1,16 +1,57 @@
 """What watches a run: seeds per step, a line of progress, the curve, a guard against NaN."""
 
 import csv
+import io
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from lightning.pytorch import Callback, LightningModule, Trainer
 from pc_data.progress import progress_line
 
-_LOG_EVERY = 10  # steps between rows of the logger
+from pc_train.runs import write_text
+
+_LOG_EVERY = 10  # steps between rows of the logger, and between looks at what a method watches
+_CURVE = ("step", "loss", "lr")
+
+
+def read_watched(outputs: Any, step: int) -> dict[str, float]:  # noqa: ANN401
+    """Fetch what a method watches besides its loss, at the first and every tenth step.
+
+    All values come in one copy from the device, which a look at the loss has already waited for.
+
+    Args:
+        outputs: Of the training step: the loss, or a dict in which `watch` holds scalars by name.
+        step: The step's number, from 1.
+
+    Returns:
+        Values by name, in the method's order; nothing at the steps between.
+
+    Raises:
+        ValueError: If one is no scalar, or has the name of a column that every run has.
+    """
+    watch = outputs.get("watch", {}) if isinstance(outputs, dict) else {}
+    if not watch or (step != 1 and step % _LOG_EVERY):
+        return {}
+    for name, value in watch.items():
+        if name in _CURVE:
+            raise ValueError(
+                f"a watched value must not be called {', '.join(_CURVE)}, got {name!r}; rename it"
+            )
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            raise ValueError(
+                f"a watched value must be one number, but {name!r} has shape "
+                f"{tuple(value.shape)}; reduce it, e.g. to its mean"
+            )
+    device = next((v.device for v in watch.values() if isinstance(v, torch.Tensor)), None)
+    numbers = [
+        torch.as_tensor(v, device=device).detach().float().reshape(1) for v in watch.values()
+    ]
+    return dict(zip(watch, torch.cat(numbers).tolist(), strict=True))
 
 
 class StepSeed(Callback):
@@ -62,27 +103,17 @@ class FiniteLoss(Callback):
 
 
 class LossCurve(Callback):
-    """Writes `step,loss,lr` to a CSV file and to the logger.
+    """Writes step, loss, learning rate and what the method watches to a CSV file and to the logger.
 
-    A resumed run drops the rows that it will write again.
+    The loss is in every row; watched values are in the first and every tenth, their other cells
+    are empty. The first row fixes the columns. A resumed run drops the rows that it will write
+    again, and keeps the columns that it finds.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._stream: TextIO | None = None
-
-    def on_train_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-    ) -> None:
-        """Open the file, keeping what lies before the first step to come."""
-        if not trainer.is_global_zero:
-            return
-        rows = [row for row in read_curve(self.file) if row[0] <= trainer.global_step]
-        self._stream = self.file.open("w", newline="")
-        self._stream.write("step,loss,lr\n")
-        self._stream.writelines(f"{step:d},{loss!r},{lr!r}\n" for step, loss, lr in rows)
+        self._names: tuple[str, ...] = ()
 
     def on_train_batch_end(
         self,
@@ -93,14 +124,35 @@ class LossCurve(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Append one row."""
-        if self._stream is None:
+        if not trainer.is_global_zero:
             return
+        step = trainer.global_step
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        if trainer.logger is not None and trainer.global_step % _LOG_EVERY == 0:
-            trainer.logger.log_metrics({"loss": float(loss), "lr": rate}, step=trainer.global_step)
-        self._stream.write(f"{trainer.global_step:d},{float(loss)!r},{rate!r}\n")
+        watched = read_watched(outputs, step)
+        if trainer.logger is not None and step % _LOG_EVERY == 0:
+            trainer.logger.log_metrics({"loss": float(loss), "lr": rate, **watched}, step=step)
+        if self._stream is None:
+            names = outputs.get("watch", ()) if isinstance(outputs, dict) else ()
+            self._stream = self._begin(step, names)
+        cells = (_cell(watched.get(name, math.nan)) for name in self._names)
+        self._stream.write(_line([f"{step:d}", repr(float(loss)), repr(rate), *cells]))
         self._stream.flush()
+
+    def _begin(self, first_step: int, names: Iterable[str]) -> TextIO:
+        """Open the file at its end, after what lies before the first step to come."""
+        old = read_columns(self.file)
+        watched = [name for name in old if name not in _CURVE]
+        self._names = (*watched, *(name for name in names if name not in watched))
+        text = _line([*_CURVE, *self._names])
+        for row, step in enumerate(old.get("step", ())):
+            if step < first_step:
+                cells = (
+                    _cell(old[n][row]) if n in old else "" for n in ("loss", "lr", *self._names)
+                )
+                text += _line([f"{step:.0f}", *cells])
+        write_text(self.file, text)
+        return self.file.open("a", encoding="utf-8", newline="")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Close the file."""
@@ -118,19 +170,47 @@ class LossCurve(Callback):
 
 def read_curve(file: Path) -> list[tuple[int, float, float]]:
     """Read (step, loss, lr) rows; an absent file has none, what a kill tore is left out."""
+    columns = read_columns(file)
+    rows = zip(*(columns[name].tolist() for name in _CURVE), strict=True) if columns else ()
+    return [(int(step), loss, rate) for step, loss, rate in rows]
+
+
+def read_columns(file: Path) -> dict[str, Float64[np.ndarray, " n"]]:
+    """Read all columns of a curve by name: `step`, `loss`, `lr` and what the method watched.
+
+    Values that were not looked at are NaN. An absent file has no columns, what a kill tore is
+    left out.
+    """
     if not file.is_file():
-        return []
-    with file.open(newline="") as stream:
-        rows = [row for row in csv.reader(stream) if len(row) == 3 and row[0].isdigit()]
-    return [(int(step), float(loss), float(lr)) for step, loss, lr in rows]
+        return {}
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    header, *rows = csv.reader(io.StringIO(whole)) if whole else [[]]
+    if tuple(header[: len(_CURVE)]) != _CURVE:
+        return {}
+    kept = [row for row in rows if len(row) == len(header) and row[0].isdigit()]
+    values = np.array([[float(cell or "nan") for cell in row] for row in kept])
+    return dict(zip(header, values.reshape(-1, len(header)).T.copy(), strict=True))
+
+
+def _cell(value: float) -> str:
+    """A number that reads back as the same number; nothing for NaN."""
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def _line(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 class ProgressLine(Callback):
-    """One line on standard error with the step, the time left and a smoothed loss."""
+    """One line on standard error: step, time left, smoothed loss, the first watched value."""
 
     def __init__(self, title: str) -> None:
         self.report = progress_line(title)
         self._mean = math.nan
+        self._watched = ""
 
     def on_train_batch_end(
         self,
@@ -140,9 +220,12 @@ class ProgressLine(Callback):
         batch: Any,  # noqa: ANN401, ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Show the step and a smoothed loss."""
+        """Show the step, a smoothed loss and the newest look at the first watched value."""
         if not trainer.is_global_zero:
             return
         loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
         self._mean = loss if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * loss
-        self.report(trainer.global_step, trainer.max_steps, f"loss {self._mean:.4f}")
+        for name, value in list(read_watched(outputs, trainer.global_step).items())[:1]:
+            self._watched = f", {name} {value:.3g}"
+        note = f"loss {self._mean:.4f}{self._watched}"
+        self.report(trainer.global_step, trainer.max_steps, note)

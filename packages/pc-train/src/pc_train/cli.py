@@ -6,7 +6,7 @@ from pathlib import Path
 from pc_data.commandline import run
 from pc_data.datasets import DataConfig
 
-from pc_train.configs import FineTuneConfig, ProbeConfig, few_labels
+from pc_train.configs import FineTuneConfig, ProbeConfig, few_labels, probe_rooms, rooms
 from pc_train.notices import is_first_process
 
 
@@ -32,7 +32,9 @@ def finetune(config: FineTuneConfig) -> None:
     _say(downstream.finetune(config).miou, config.out)
 
 
-def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) -> None:
+def evaluate(
+    run: Path, *, data: DataConfig, out: Path, num_workers: int = 2, precise: bool = False
+) -> None:
     """Evaluate the model of a finished probe or finetune run on a dataset.
 
     Args:
@@ -40,10 +42,12 @@ def evaluate(run: Path, *, data: DataConfig, out: Path, num_workers: int = 2) ->
         data: Labelled dataset; name its split.
         out: Folder of its own for scores.json and report.html.
         num_workers: Loader processes.
+        precise: Predict each original point in 13 turned and scaled passes; takes much longer.
     """
     from pc_train import downstream
 
-    _say(downstream.evaluate(run, data, out=out, num_workers=num_workers).miou, out)
+    score = downstream.evaluate(run, data, out=out, num_workers=num_workers, precise=precise)
+    _say(score.miou, out)
 
 
 def _say(miou: float, out: Path) -> None:
@@ -61,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"probe": probe, "finetune": finetune, "evaluate": evaluate},
         prog="pc-train",
         description="Measure what a point-cloud backbone is worth with labels.",
-        presets={"finetune": {"few_labels": few_labels}},
+        presets={
+            "probe": {"rooms": probe_rooms},
+            "finetune": {"few_labels": few_labels, "rooms": rooms},
+        },
         argv=argv,
     )

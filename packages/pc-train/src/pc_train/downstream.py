@@ -2,66 +2,44 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pc_data.batch import PointBatch
 from pc_data.commandline import to_yaml
-from pc_data.datasets import DataConfig, open_dataset
+from pc_data.datasets import DataConfig, Reader, open_dataset
 from pc_data.errors import DataError
-from pc_data.loading import (
-    SampleKey,
-    Samples,
-    count_joint_batches,
-    evaluation_loader,
-    label_fraction,
-    sample_rng,
-)
-from pc_data.progress import progress_line
+from pc_data.loading import SampleKey, Samples, Scans, count_joint_batches, label_fraction
 from pc_data.scan import Scan
-from torch import nn
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
-from pc_train.fitting import fit, takes_gpu
-from pc_train.networks import NamedBackbone, load_model, open_backbone, save_model, weights_file
+from pc_train.fitting import fit
+from pc_train.limited import DrawnLabels, ListedLabels, read_points, require_listed, scans_of_scenes
+from pc_train.mixing import MixedPairs
+from pc_train.networks import (
+    HEADS,
+    NamedBackbone,
+    load_model,
+    open_backbone,
+    save_model,
+    weights_file,
+)
 from pc_train.notices import notice
 from pc_train.pictures import report_segmentation
 from pc_train.runs import open_run, write_json
-from pc_train.samples import evaluation_sample, training_sample
-from pc_train.segmentation import (
-    FineTune,
-    LinearProbe,
-    SegmentationModel,
-    confusion,
-    iou_per_class,
-    mean_iou,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Result of an evaluation.
-
-    Attributes:
-        miou: Mean over the classes that occur.
-        iou: Of each class by name; NaN where it does not occur.
-        num_scans: Scans evaluated.
-    """
-
-    miou: float
-    iou: dict[str, float]
-    num_scans: int
+from pc_train.samples import AUGMENTATIONS, to_input, training_sample
+from pc_train.schedules import OPTIMIZERS
+from pc_train.scores import Score, input_arguments, resolve_voxel_size, sample_to_score, score_model
+from pc_train.segmentation import FineTune, LinearProbe, SegmentationModel
 
 
 class _Chosen:
     """Some scans of a dataset, in order."""
 
-    def __init__(self, dataset: Any, indices: np.ndarray) -> None:  # noqa: ANN401
+    def __init__(self, dataset: Scans, indices: np.ndarray) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -102,16 +80,20 @@ def _random_seed(config: SegmentationConfig) -> int | None:
     return config.seed if config.random_weights else None
 
 
-def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) -> Score:
+def evaluate(
+    run: Path, data: DataConfig, *, out: Path, num_workers: int = 2, precise: bool = False
+) -> Score:
     """Evaluate the model of a finished probing or fine-tuning run on a dataset's split.
 
-    The scans are thinned by the voxel size that the model was trained with.
+    The scans are thinned by the voxel size that the model was trained with, and absent classes
+    count as they did there.
 
     Args:
         run: The run's folder.
         data: Names the dataset and its split.
         out: Folder of its own for the evaluation.
         num_workers: Loader processes.
+        precise: Predict every original point itself, in several turned and scaled passes.
 
     Raises:
         FileNotFoundError: If the run is not finished.
@@ -126,9 +108,9 @@ def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) ->
             f"{data.root} has {dataset.num_classes} ({', '.join(dataset.class_names[:3])}, ...); "
             "evaluate on the dataset that the model was trained for"
         )
-    voxel_size = backbone.card.get("voxel_size", 0.1)
+    voxel_size = backbone.card.get("voxel_size", 0.0)
     _check_first(dataset, backbone, voxel_size=voxel_size)
-    open_run(out, to_yaml({"run": run, "data": data}))
+    open_run(out, to_yaml({"run": run, "data": data, "precise": precise}))
     model = SegmentationModel(backbone.network, head)
     score = score_model(
         model,
@@ -137,70 +119,24 @@ def evaluate(run: Path, data: DataConfig, *, out: Path, num_workers: int = 2) ->
         title="evaluation",
         num_workers=num_workers,
         voxel_size=voxel_size,
+        precise=precise,
+        count_absent=backbone.card.get("count_absent_classes", False),
     )
     write_json(out / "scores.json", dataclasses.asdict(score))
     _report(out, score, model, backbone, dataset, title="evaluation", voxel_size=voxel_size)
     return score
 
 
-def score_model(
-    model: nn.Module,
-    backbone: NamedBackbone,
-    dataset: Any,  # noqa: ANN401 - a sequence of scans with class_names
-    *,
-    title: str,
-    num_workers: int,
-    voxel_size: float = 0.1,
-    accelerator: str = "auto",
-) -> Score:
-    """Evaluate class scores on every labelled point of a dataset.
-
-    Several processes evaluate the model of the first, which is the one that is saved: on CPUs
-    their batch norms differ.
-    """
-    device = torch.device("cuda" if takes_gpu(accelerator) else "cpu")
-    make_sample = partial(
-        evaluation_sample, **input_arguments(dataset, backbone), voxel_size=voxel_size
-    )
-    samples = Samples([(dataset, make_sample)], seed=0)
-    rank, world_size = _process()
-    if world_size > 1:
-        for value in model.to(device).buffers():
-            torch.distributed.broadcast(value, 0)
-    loader = evaluation_loader(samples, rank=rank, world_size=world_size, num_workers=num_workers)
-    report = progress_line(title)
-
-    def watched() -> Iterator[PointBatch]:
-        for done, batch in enumerate(loader, start=1):
-            yield batch
-            if rank == 0:
-                report(done, len(loader))
-
-    counts = confusion(model, watched(), dataset.num_classes, device=device)
-    if not counts.any():
-        raise DataError(f"{dataset.root}: no scan of split {dataset.split!r} has labels")
-    iou = dict(zip(dataset.class_names, iou_per_class(counts).tolist(), strict=True))
-    return Score(miou=mean_iou(counts), iou=iou, num_scans=len(dataset))
-
-
-def _process() -> tuple[int, int]:
-    """Rank of this process and number of processes."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 def _run(
     config: SegmentationConfig, backbone: NamedBackbone, task: Callable[..., Any], *, title: str
 ) -> Score:
     train, val = open_dataset(config.data), open_dataset(config.data, split=config.val_split)
-    samples = _training_samples(config, train, backbone)
-    steps_per_epoch = _count_steps(config, len(samples), len(train))
+    voxel_size = resolve_voxel_size(config.voxel_size, backbone)
+    samples, steps_per_epoch = _training_samples(config, train, backbone, voxel_size=voxel_size)
     # Before anything is written: damaged data shows at once.
     samples[SampleKey(0, 0)]
-    _check_first(val, backbone, voxel_size=config.voxel_size)
-    weights = {"backbone": weights_file(config.backbone)}
-    open_run(config.out, to_yaml(config), inputs=weights)
+    _check_first(val, backbone, voxel_size=voxel_size)
+    open_run(config.out, to_yaml(config), inputs=_input_files(config))
     finished = config.out / "scores.json"
     if finished.is_file():
         return _read_score(finished)
@@ -214,12 +150,15 @@ def _run(
         lr=config.lr,
         min_lr=config.min_lr,
         weight_decay=config.weight_decay,
+        make_head=HEADS[config.head],
+        make_optimizer=OPTIMIZERS[config.optimizer],
+        lovasz_weight=config.lovasz_weight,
     )
     hardware = config.hardware
     trainer = fit(
         model,
         samples,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // _scans_of_a_sample(config),
         out=config.out,
         num_steps=num_steps,
         seed=config.seed,
@@ -233,51 +172,95 @@ def _run(
         val,
         title=f"{title}, evaluation",
         num_workers=hardware.num_workers,
-        voxel_size=config.voxel_size,
+        voxel_size=voxel_size,
         accelerator=hardware.accelerator,
+        precise=config.precise,
+        count_absent=config.count_absent_classes,
     )
     if trainer.is_global_zero:
         card = {
             "class_names": list(train.class_names),
             "labels": str(config.data.root),
-            "voxel_size": config.voxel_size,
+            "voxel_size": voxel_size,
+            "head": config.head,
+            "count_absent_classes": config.count_absent_classes,
         }
         save_model(config.out, backbone, card=card, head=model.head)
-        _report(config.out, score, model, backbone, val, title=title, voxel_size=config.voxel_size)
+        _report(config.out, score, model, backbone, val, title=title, voxel_size=voxel_size)
         write_json(finished, dataclasses.asdict(score))
     return score
 
 
+def _input_files(config: SegmentationConfig) -> dict[str, Path]:
+    """Files whose content is part of the run."""
+    files = {
+        "backbone": weights_file(config.backbone),
+        "scenes": config.scenes,
+        "points_file": config.points_file,
+    }
+    return {name: file for name, file in files.items() if file is not None}
+
+
+def _scans_of_a_sample(config: SegmentationConfig) -> int:
+    return 2 if config.mix_probability else 1
+
+
 def _training_samples(
-    config: SegmentationConfig,
-    dataset: Any,  # noqa: ANN401
-    backbone: NamedBackbone,
-) -> Samples:
-    """The share of the scans whose labels are used, as training samples."""
-    indices = np.arange(0, len(dataset), config.every)
+    config: SegmentationConfig, dataset: Reader, backbone: NamedBackbone, *, voxel_size: float
+) -> tuple[Samples, int]:
+    """The scans and labels that are used, as training samples, and the steps of an epoch."""
+    indices = np.arange(len(dataset))
+    if config.scenes is not None:
+        indices = scans_of_scenes(dataset, config.scenes)
+    indices = indices[:: config.every]
     indices = indices[label_fraction(len(indices), config.fraction, seed=config.seed)]
-    make_sample = partial(
-        training_sample,
-        **input_arguments(dataset, backbone),
-        voxel_size=config.voxel_size,
+    scans = _limit_points(config, dataset, indices)
+    augment = partial(
+        AUGMENTATIONS[config.augmentation],
+        voxel_size=voxel_size,
         max_points=config.max_points,
+        keep_labelled=bool(config.points_per_scene or config.points_file),
     )
-    return Samples(
-        [(_Chosen(dataset, indices), make_sample)], seed=config.seed, on_error=config.on_error
+    arguments = input_arguments(dataset, backbone)
+    make_sample = augment
+    if not config.mix_probability:
+        make_sample = partial(training_sample, augment=augment, **arguments)
+    samples = Samples([(scans, make_sample)], seed=config.seed, on_error=config.on_error)
+    steps_per_epoch = _count_steps(config, len(samples), len(dataset))
+    if not config.mix_probability:
+        return samples, steps_per_epoch
+    mixed = MixedPairs(
+        samples, to_input=partial(to_input, **arguments), probability=config.mix_probability
     )
+    return mixed, steps_per_epoch
+
+
+def _limit_points(config: SegmentationConfig, dataset: Reader, indices: np.ndarray) -> Scans:
+    """The chosen scans with the labels that may be used."""
+    scans = _Chosen(dataset, indices)
+    if config.points_per_scene:
+        return DrawnLabels(scans, num_points=config.points_per_scene, seed=config.seed)
+    if config.points_file is not None:
+        points = read_points(config.points_file)
+        require_listed(dataset, indices, points, config.points_file)
+        return ListedLabels(scans, points)
+    return scans
 
 
 def _count_steps(config: SegmentationConfig, num_chosen: int, num_scans: int) -> int:
     """Steps of one epoch."""
     if num_chosen < config.batch_size:
+        chosen = f"fraction {config.fraction:g}"
+        if config.scenes is not None:
+            chosen = f"{chosen} of {config.scenes}"
         raise ValueError(
-            f"fraction {config.fraction:g} of {num_scans} scans leaves {num_chosen}, fewer than "
+            f"{chosen} of {num_scans} scans leaves {num_chosen}, fewer than "
             f"batch_size {config.batch_size}; pass a smaller batch_size or a larger fraction"
         )
     return count_joint_batches(num_chosen, config.batch_size)
 
 
-def _check_first(dataset: Any, backbone: NamedBackbone, *, voxel_size: float) -> None:  # noqa: ANN401
+def _check_first(dataset: Reader, backbone: NamedBackbone, *, voxel_size: float) -> None:
     """Read the first scan to evaluate on before work is spent on a score.
 
     Raises:
@@ -289,7 +272,7 @@ def _check_first(dataset: Any, backbone: NamedBackbone, *, voxel_size: float) ->
             f"scan {scan.name} of split {dataset.split!r} in {dataset.root} has no labels; a "
             "score needs a split with labels"
         )
-    _sample(scan, dataset, backbone, voxel_size=voxel_size)
+    sample_to_score(scan, dataset, backbone, voxel_size=voxel_size)
 
 
 def _read_score(file: Path) -> Score:
@@ -304,29 +287,18 @@ def _read_score(file: Path) -> Score:
     return score
 
 
-def _sample(
-    scan: Scan,
-    dataset: Any,  # noqa: ANN401
-    backbone: NamedBackbone,
-    *,
-    voxel_size: float,
-) -> PointBatch:
-    arguments = input_arguments(dataset, backbone)
-    return evaluation_sample(scan, sample_rng(0, 0, 0), **arguments, voxel_size=voxel_size)
-
-
 def _report(
     out: Path,
     score: Score,
     model: SegmentationModel,
     backbone: NamedBackbone,
-    dataset: Any,  # noqa: ANN401
+    dataset: Reader,
     *,
     title: str,
     voxel_size: float,
 ) -> None:
     scan = dataset[len(dataset) // 2]
-    sample = _sample(scan, dataset, backbone, voxel_size=voxel_size)
+    sample = sample_to_score(scan, dataset, backbone, voxel_size=voxel_size)
     report_segmentation(
         out,
         score,
@@ -336,14 +308,3 @@ def _report(
         class_names=tuple(dataset.class_names),
         title=f"pc-train: {title}",
     )
-
-
-def input_arguments(dataset: Any, backbone: NamedBackbone) -> dict[str, Any]:  # noqa: ANN401
-    """What turns a scan of this dataset into input of this network."""
-    fov = backbone.network.fov.tolist()
-    return {
-        "intensity_mean": dataset.intensity_mean,
-        "intensity_std": dataset.intensity_std,
-        "box": (tuple(fov[0]), tuple(fov[1])),
-        "num_neighbors": backbone.network.num_neighbors,
-    }

@@ -1,16 +1,17 @@
 """Pictures of a run, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pc_data.colors import IGNORED, class_colors
 
-_REACH = 40.0  # metres around the sensor that a bird's-eye view shows
+from pc_train.oblique import REACH, is_room, oblique_view, view_middle
+
 _PALETTE = ("#1f6f8b", "#e07a3f", "#6a994e", "#9d4edd")
 
 
@@ -62,28 +63,64 @@ def plot_iou(ious: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
+def plot_watched(columns: Mapping[str, Float[np.ndarray, " n"]]) -> Figure:
+    """Draw what a method watched over the steps, one panel for each value.
+
+    Args:
+        columns: Of the run's curve, `step` among them; NaN where a value was not looked at. Loss
+            and learning rate are left out.
+
+    Raises:
+        ValueError: If the method watched nothing.
+    """
+    names = [name for name in columns if name not in ("step", "loss", "lr")]
+    if not names:
+        raise ValueError(f"the curve has no watched values, only {', '.join(columns)}; draw those")
+    rows = -(-len(names) // 3)
+    figure = Figure(figsize=(7, 0.4 + 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, min(len(names), 3), squeeze=False, sharex=True).ravel()
+    for index, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        seen = np.isfinite(columns[name])
+        color = _PALETTE[index % len(_PALETTE)]
+        axes.plot(columns["step"][seen], columns[name][seen], color=color, linewidth=1.2)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.25)
+    for axes in panels[len(names) :]:
+        axes.remove()
+    figure.supxlabel("step", fontsize=9)
+    return figure
+
+
 def plot_classes(
     xyz: Float[np.ndarray, "n 3"],
     classes: Mapping[str, Int64[np.ndarray, " n"]],
     class_names: Sequence[str],
 ) -> Figure:
-    """Draw bird's-eye views side by side, points coloured by class; -1 is grey.
+    """Draw views side by side, points coloured by class; -1 is grey.
+
+    A street is seen from above; a room obliquely, without its ceiling and the walls before it.
 
     Args:
-        xyz: Points in metres, sensor frame.
+        xyz: Points in metres, z up.
         classes: Class of each point, by title of the view.
         class_names: Of the classes.
     """
-    figure = Figure(figsize=(4.2 * len(classes), 5), layout="constrained")
-    views = np.atleast_1d(figure.subplots(1, len(classes), sharex=True, sharey=True))
     colors = np.concatenate([class_colors(class_names), [IGNORED]])
-    order = np.argsort(xyz[:, 2], kind="stable")
-    for axes, (title, labels) in zip(views, classes.items(), strict=True):
-        _scatter(axes, xyz[order], colors[labels[order]])
-        axes.set_title(title)
+    painted = {title: colors[labels] for title, labels in classes.items()}
     present = np.unique(np.concatenate([labels[labels >= 0] for labels in classes.values()]))
+    lines = -(-len(present) // 4)
+    if is_room(xyz):
+        figure = _paint(xyz, painted, below=0.22 * lines)
+    else:
+        figure = Figure(figsize=(4.2 * len(classes), 5), layout="constrained")
+        views = np.atleast_1d(figure.subplots(1, len(classes), sharex=True, sharey=True))
+        order = np.argsort(xyz[:, 2], kind="stable")
+        for axes, (title, color) in zip(views, painted.items(), strict=True):
+            _draw_above(axes, xyz, color, order)
+            axes.set_title(title)
     marks = [
-        views[0].plot([], [], "o", color=colors[k], label=class_names[k].replace("_", " "))[0]
+        figure.axes[0].plot([], [], "o", color=colors[k], label=class_names[k].replace("_", " "))[0]
         for k in present
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False)
@@ -95,31 +132,98 @@ def plot_correlation(
 ) -> Figure:
     """Draw how similar all points' features are to one point's (ScaLR, figure 1).
 
+    A street is seen from above; a room obliquely, without its ceiling and the walls before it.
+
     Args:
-        xyz: Points in metres, sensor frame.
+        xyz: Points in metres, z up.
         features: Features of the points, by title of the view.
         point: Index of the point that all are compared with; marked by a cross.
     """
-    figure = Figure(figsize=(4.6 * len(features), 4.4), layout="constrained")
+    room = oblique_view(xyz) if is_room(xyz) else None
+    height = 4.4 if room is None else 0.4 + 3.6 * len(room.index) / room.index.shape[1]
+    figure = Figure(figsize=(4.6 * len(features), height), layout="constrained")
     views = np.atleast_1d(figure.subplots(1, len(features), sharex=True, sharey=True))
+    place = xyz[point, :2] if room is None else room.pixel[point]
     for axes, (title, feature) in zip(views, features.items(), strict=True):
         unit = feature / np.linalg.norm(feature, axis=1, keepdims=True).clip(1e-12)
         cosine = unit @ unit[point]
-        order = np.argsort(cosine)
-        low = np.quantile(cosine, 0.02)
-        dots = _scatter(axes, xyz[order], cosine[order], cmap="magma", vmin=low, vmax=1)
-        axes.plot(*xyz[point, :2], "+", color="#00b4d8", markersize=14, markeredgewidth=2)
+        scale = ScalarMappable(cmap=colormaps["magma"])
+        scale.set_clim(np.quantile(cosine, 0.02), 1)
+        color = scale.to_rgba(cosine)[:, :3]
+        if room is None:
+            _draw_above(axes, xyz, color, np.argsort(cosine))
+        else:
+            axes.imshow(room.paint(color))
+            axes.axis("off")
+        axes.plot(*place, "+", color="#00b4d8", markersize=14, markeredgewidth=2)
         axes.set_title(title)
-        figure.colorbar(dots, ax=axes, shrink=0.7, label="cosine similarity")
+        figure.colorbar(scale, ax=axes, shrink=0.7, label="cosine similarity")
     return figure
 
 
-def _scatter(axes: Axes, xyz: np.ndarray, color: np.ndarray, **style: Any) -> PathCollection:  # noqa: ANN401
-    dots = axes.scatter(
-        xyz[:, 0], xyz[:, 1], s=1.2, c=color, linewidths=0, rasterized=True, **style
-    )
+def plot_colors(
+    xyz: Float[np.ndarray, "n 3"], colors: Mapping[str, Float[np.ndarray, "n 3"]]
+) -> Figure:
+    """Draw the same points in several colourings side by side, seen obliquely from above.
+
+    Of a room, the ceiling and the walls before it are left out.
+
+    Args:
+        xyz: Points in metres, z up.
+        colors: RGB in 0..1 of each point, by title of the view; for what a network does not get
+            to see, `pc_data.colors.IGNORED` is apt.
+    """
+    return _paint(xyz, colors)
+
+
+def features_as_colors(feat: Float[np.ndarray, "n c"]) -> Float32[np.ndarray, "n 3"]:
+    """Colour points by the three directions in which their features differ most.
+
+    The direction of a component is the one in which its largest entry is positive, so the same
+    features have the same colours. Values beyond 2% and 98% are cut off. A component that is
+    missing or constant is grey.
+
+    Source: pictures of features as in DINOv2 (Oquab et al., TMLR 2024, arXiv:2304.07193), figure 1.
+
+    Returns:
+        RGB in 0..1.
+    """
+    color = np.full((len(feat), 3), 0.5, np.float32)
+    if len(feat) < 2:
+        return color
+    centred = np.asarray(feat, np.float64) - np.mean(feat, axis=0, dtype=np.float64)
+    variance, directions = np.linalg.eigh(centred.T @ centred / len(feat))
+    for channel, k in enumerate(np.argsort(-variance, kind="stable")[:3]):
+        if variance[k] <= 1e-10 * max(variance.max(), 1e-30):
+            continue
+        direction = directions[:, k]
+        value = centred @ (direction * np.sign(direction[np.abs(direction).argmax()]))
+        low, high = np.percentile(value, (2, 98))
+        if high > low:
+            color[:, channel] = np.clip((value - low) / (high - low), 0, 1)
+    return color
+
+
+def _paint(xyz: np.ndarray, colors: Mapping[str, np.ndarray], *, below: float = 0.0) -> Figure:
+    """Oblique views side by side, with that many inches below them."""
+    view = oblique_view(xyz)
+    height, width = view.index.shape
+    size = (4.2 * len(colors), 4.2 * height / width + 0.35 + below)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(colors)))
+    for axes, (title, color) in zip(panels, colors.items(), strict=True):
+        axes.imshow(view.paint(color))
+        axes.set_title(title)
+        axes.axis("off")
+    return figure
+
+
+def _draw_above(axes: Axes, xyz: np.ndarray, color: np.ndarray, order: np.ndarray) -> None:
+    """A bird's-eye view of a street; later points cover earlier ones."""
+    x, y = xyz[order, :2].T
+    axes.scatter(x, y, s=1.2, c=color[order], linewidths=0, rasterized=True)
     axes.set_facecolor("#14171f")  # the class colours are made for a dark ground
-    axes.set(aspect="equal", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH))
+    x, y = view_middle(xyz)
+    axes.set(aspect="equal", xlim=(x - REACH, x + REACH), ylim=(y - REACH, y + REACH))
     axes.tick_params(labelsize=7)
     axes.set_xlabel("x (m)", fontsize=8)
-    return dots

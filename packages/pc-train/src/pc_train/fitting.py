@@ -15,6 +15,7 @@ from torch import nn
 
 from pc_train.callbacks import FiniteLoss, LossCurve, ProgressLine, StepSeed
 from pc_train.checkpoints import AtomicCheckpointIO, SaveSteps, newest_checkpoint
+from pc_train.collapse import CollapseAlarm
 from pc_train.hardware import HardwareConfig
 from pc_train.interruption import Interruption, exit_codes
 from pc_train.runs import lock_run
@@ -38,7 +39,9 @@ def fit(
     random numbers, optimiser and schedule continue where it was. SIGINT and SIGTERM save a step.
 
     Args:
-        method: Its `training_step` takes a batch and returns the loss.
+        method: Its `training_step` takes a batch and returns the loss, or a dict of `loss` and
+            `watch`: scalars by name, without gradient, for the curve and for the alarm that
+            features collapse. Its attribute `collapse_limits`, if it has one, is the alarm's.
         samples: What to train on.
         batch_size: Scans per step, over all processes.
         out: Run folder; gets `checkpoints/`, `metrics.csv` and TensorBoard events.
@@ -65,6 +68,7 @@ def fit(
             StepSeed(seed),
             FiniteLoss(),
             LossCurve(out / "metrics.csv"),
+            CollapseAlarm(getattr(method, "collapse_limits", {})),
             SaveSteps(folder, every=save_every),
             ProgressLine(title),
             Interruption(folder),

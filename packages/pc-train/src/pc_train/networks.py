@@ -1,7 +1,7 @@
 """Backbones and segmentation models on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pc_backbones import (
     save_backbone,
 )
 from pc_backbones.published import FILE_NAMES
+from pc_data.features import LIDAR_FEATURES, ROOM_FEATURES
 from pc_geometry.atomic import atomic_file
 from torch import nn
 
@@ -24,6 +25,13 @@ from pc_train.runs import CONFIG
 
 BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "head.safetensors"
+# By name and number of input features; a published file says neither what they are nor in which
+# order they come.
+_PUBLISHED_FEATURES = {
+    ("waffleiron", 5): LIDAR_FEATURES,
+    ("sparse_unet", 6): ROOM_FEATURES,
+    ("sparse_unet", 3): ROOM_FEATURES[:3],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,24 @@ class NamedBackbone:
     card: dict[str, Any]
 
 
+def linear_head(in_dim: int, num_classes: int) -> nn.Linear:
+    """A linear layer with small normal weights.
+
+    Source: the classifier of MSC's released code (Wu et al., CVPR 2023): std 0.02, no offset.
+    """
+    head = nn.Linear(in_dim, num_classes)
+    nn.init.normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "norm_linear": linear_probe_head,
+    "linear": linear_head,
+}
+"""By the name that settings and cards give them; from input width and number of classes."""
+
+
 def new_backbone(name: str, in_dim: int, **arguments: Any) -> NamedBackbone:  # noqa: ANN401
     """Build a backbone with random weights."""
     network = create_backbone(name, in_dim, **arguments)
@@ -51,14 +77,17 @@ def new_backbone(name: str, in_dim: int, **arguments: Any) -> NamedBackbone:  # 
     )
 
 
-def open_backbone(path: Path, *, random_seed: int | None = None, **changes: Any) -> NamedBackbone:  # noqa: ANN401
+def open_backbone(
+    path: Path, *, random_seed: int | None = None, drop_path: float | None = None
+) -> NamedBackbone:
     """Load a backbone to continue with.
 
     Args:
-        path: A backbone.safetensors, a run folder that holds one, or a published WaffleIron
-            checkpoint (.pth, or the folder that it was unpacked to).
+        path: A backbone.safetensors, a run folder that holds one, or a published checkpoint that
+            `load_published` knows (.pth, .pt, or the folder that it was unpacked to).
         random_seed: Keep only the architecture, and draw the weights from this seed.
-        changes: Arguments that no weight depends on, e.g. `drop_path`.
+        drop_path: Probability that a scan skips a residual branch in training, instead of that in
+            the file; for networks that have it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -67,17 +96,25 @@ def open_backbone(path: Path, *, random_seed: int | None = None, **changes: Any)
     file = weights_file(path)
     if file.suffix == ".safetensors":
         card = read_card(file)
-        network: Backbone = load_backbone(file, **changes)
-        arguments: dict[str, Any] = {**card["arguments"], **changes}
+        network: Backbone = load_backbone(file)
+        arguments: dict[str, Any] = card["arguments"]
         name, known = card["name"], card["card"]
     else:
-        network, _ = load_published(file, **changes)
-        name, known = "waffleiron", {"weights": path.name}
-        arguments = network.arguments
-    if random_seed is not None:
+        published = load_published(file)
+        network, name = published.backbone, published.name
+        arguments, known = network.arguments, {"weights": path.name}
+        features = _PUBLISHED_FEATURES.get((name, network.in_dim))
+        if features is not None:
+            known |= {"features": list(features)}
+    changes: dict[str, Any] = {"drop_path": drop_path} if drop_path is not None else {}
+    changes = {key: value for key, value in changes.items() if key in network.arguments}
+    if random_seed is not None or changes:
+        arguments, trained = {**arguments, **changes}, network
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed)
+            torch.manual_seed(random_seed or 0)
             network = create_backbone(name, **arguments).eval()
+        if random_seed is None:
+            network.load_state_dict(trained.state_dict())
     return NamedBackbone(network=network, name=name, arguments=arguments, card=known)
 
 
@@ -140,7 +177,8 @@ def load_model(folder: Path) -> tuple[NamedBackbone, nn.Module, Sequence[str]]:
         with safe_open(folder / HEAD_FILE, framework="pt") as file:
             class_names = json.loads(file.metadata()["class_names"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        head = linear_probe_head(backbone.network.out_dim, len(class_names))
+        make_head = HEADS[backbone.card.get("head", "norm_linear")]
+        head = make_head(backbone.network.out_dim, len(class_names))
         head.load_state_dict(tensors)
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]

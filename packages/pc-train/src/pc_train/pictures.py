@@ -1,6 +1,6 @@
 """What a network sees in one scan: its features and its answers, for reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ from torch import nn
 
 from pc_train.callbacks import read_curve
 from pc_train.figures import plot_classes, plot_correlation, plot_curves, plot_iou
+from pc_train.oblique import is_room, oblique_view
 from pc_train.report import Report, iou_rows, percent
 from pc_train.runs import CONFIG
 from pc_train.segmentation import SegmentationModel, predict_classes
+
+_OBJECTS = ("car", "chair", "table", "desk", "sofa", "bed", "cabinet", "truck")
 
 
 def picture_of_classes(
     models: Mapping[str, nn.Module], sample: PointBatch, scan: Scan, class_names: tuple[str, ...]
 ) -> Figure:
-    """Bird's-eye views of ground truth and of each model's answers.
+    """Views of ground truth and of each model's answers, from above.
 
     Args:
         models: From batch to class scores, by title; on the CPU and in eval mode.
@@ -36,24 +39,58 @@ def picture_of_classes(
 
 @torch.inference_mode()
 def picture_of_correlation(
-    backbones: Mapping[str, nn.Module], sample: PointBatch, class_names: tuple[str, ...]
+    backbones: Mapping[str, nn.Module],
+    sample: PointBatch,
+    class_names: tuple[str, ...],
+    *,
+    prefer: Sequence[str] = _OBJECTS,
 ) -> Figure:
-    """Similarity of all points' features to those of one car point (ScaLR, figure 1).
+    """Similarity of all points' features to those of one object's point (ScaLR, figure 1).
 
-    Without a labelled car, the point nearest to the sensor stands in.
+    Args:
+        backbones: By title; on the CPU and in eval mode.
+        sample: One scan.
+        class_names: Of the dataset.
+        prefer: Classes of the object; the first that is labelled. If none is, the point nearest to
+            the middle of the picture stands in, in a street that is the one nearest to the sensor.
     """
     features = {
         title: backbone(sample.xyz, sample.feat, sample.batch, neighbors=sample.neighbors).numpy()
         for title, backbone in backbones.items()
     }
     xyz = sample.xyz.numpy()
+    labels = None if sample.labels is None else sample.labels.numpy()
+    point = _street_point if not is_room(xyz) else _room_point
+    return plot_correlation(xyz, features, point(xyz, _first_class(labels, class_names, prefer)))
+
+
+def _first_class(
+    labels: np.ndarray | None, class_names: Sequence[str], prefer: Sequence[str]
+) -> np.ndarray | None:
+    """Which points are of the first of the preferred classes that any point is of."""
+    if labels is None:
+        return None
+    found = (np.equal(labels, class_names.index(name)) for name in prefer if name in class_names)
+    return next((points for points in found if points.any()), None)
+
+
+def _street_point(xyz: np.ndarray, found: np.ndarray | None) -> int:
     distance = np.linalg.norm(xyz, axis=1)
-    if sample.labels is not None and "car" in class_names:
-        car = sample.labels.numpy() == class_names.index("car")
-        if car.any():
-            # A car in the middle distance is seen whole.
-            distance = np.where(car, np.abs(distance - 12), np.inf)
-    return plot_correlation(xyz, features, int(distance.argmin()))
+    if found is not None:
+        # A car in the middle distance is seen whole.
+        distance = np.where(found, np.abs(distance - 12), np.inf)
+    return int(distance.argmin())
+
+
+def _room_point(xyz: np.ndarray, found: np.ndarray | None) -> int:
+    """The visible one nearest to the room's middle; of an object, in its upper half."""
+    visible = oblique_view(xyz).is_visible()
+    distance = np.linalg.norm(xyz[:, :2] - np.median(xyz[:, :2], axis=0), axis=1)
+    distance = np.where(visible, distance, distance + 1e3)
+    if found is not None:
+        upper = found & (xyz[:, 2] >= np.median(xyz[found, 2]))
+        distance = np.where(upper, distance, np.inf)
+    return int(distance.argmin())
 
 
 def report_segmentation(
@@ -82,8 +119,8 @@ def report_segmentation(
     report.heading("What the features find alike")
     report.figure(
         picture_of_correlation({"backbone": model.backbone}, sample, class_names),
-        "Similarity of the backbone's features to those of the point at the cross: a car's if one "
-        "is labelled, else the nearest point's.",
+        "Similarity of the backbone's features to those of the point at the cross: an object's "
+        "(a car, a chair) if one is labelled.",
     )
     if (out / CONFIG).is_file():
         report.heading("Configuration")

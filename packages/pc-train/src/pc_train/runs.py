@@ -18,7 +18,8 @@ _INPUTS = "inputs.yaml"
 _LOCK = ".lock"
 # Where and how fast a run goes may change between its parts; what it computes may not.
 _FREE_KEYS = frozenset({"out", "num_workers", "save_every", "accelerator", "devices", "num_nodes"})
-_PATH_KEYS = frozenset({"root", "backbone", "run"})  # one place has several spellings
+# One place has several spellings.
+_PATH_KEYS = frozenset({"root", "backbone", "run", "start_from", "scenes", "points_file"})
 _SHOWN = 5
 
 

@@ -1,6 +1,6 @@
 """Semantic segmentation on top of a backbone: linear probing, fine-tuning, evaluation."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -15,13 +15,23 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pc_train.schedules import adamw_warmup_cosine, layer_decay_groups
 
+MakeHead = Callable[[int, int], nn.Module]
+MakeOptimizer = Callable[..., dict[str, Any]]
+
 
 class SegmentationModel(lightning.LightningModule):
-    """A backbone and the head that turns its features into class scores."""
+    """A backbone and the head that turns its features into class scores.
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    Args:
+        backbone: From packed points to features.
+        head: From features to class scores.
+        lovasz_weight: Of the Lovasz-softmax loss beside the cross entropy.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, *, lovasz_weight: float = 1.0) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.lovasz_weight = lovasz_weight
 
     def forward(self, batch: PointBatch) -> Float[Tensor, "n k"]:
         """Class scores of every packed point."""
@@ -31,11 +41,13 @@ class SegmentationModel(lightning.LightningModule):
 
     def training_step(self, batch: PointBatch) -> Tensor:
         """Cross-entropy and Lovasz-softmax."""
-        return cross_entropy_lovasz(self(batch), batch.need("labels"))
+        return cross_entropy_lovasz(
+            self(batch), batch.need("labels"), lovasz_weight=self.lovasz_weight
+        )
 
 
 class LinearProbe(SegmentationModel):
-    """A batch norm and a linear layer learn on a frozen backbone.
+    """A head learns on a frozen backbone.
 
     Args:
         backbone: Stays in eval mode and without gradients.
@@ -44,7 +56,11 @@ class LinearProbe(SegmentationModel):
         warmup_steps: Of the learning rate.
         lr: Peak learning rate.
         min_lr: Learning rate at the end.
-        weight_decay: Of AdamW.
+        weight_decay: Of the optimiser.
+        make_head: From input width and number of classes to a head; its default is a batch norm
+            and a linear layer.
+        make_optimizer: One of `pc_train.schedules.OPTIMIZERS`.
+        lovasz_weight: Of the Lovasz-softmax loss beside the cross entropy.
 
     Source: ScaLR (Puy et al., CVPR 2024), Sec. 4.1 and its released configurations.
     """
@@ -59,9 +75,14 @@ class LinearProbe(SegmentationModel):
         lr: float = 1e-3,
         min_lr: float = 1e-5,
         weight_decay: float = 3e-3,
+        make_head: MakeHead = linear_probe_head,
+        make_optimizer: MakeOptimizer = adamw_warmup_cosine,
+        lovasz_weight: float = 1.0,
     ) -> None:
-        super().__init__(backbone, linear_probe_head(backbone.out_dim, num_classes))
+        head = make_head(backbone.out_dim, num_classes)
+        super().__init__(backbone, head, lovasz_weight=lovasz_weight)
         backbone.requires_grad_(False).eval()
+        self.make_optimizer = make_optimizer
         self.schedule = {
             "lr": lr,
             "min_lr": min_lr,
@@ -83,8 +104,8 @@ class LinearProbe(SegmentationModel):
         return self.head(feat)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """AdamW on the head."""
-        return adamw_warmup_cosine([{"params": list(self.head.parameters())}], **self.schedule)
+        """The optimiser on the head."""
+        return self.make_optimizer([{"params": list(self.head.parameters())}], **self.schedule)
 
 
 class FineTune(SegmentationModel):
@@ -97,11 +118,15 @@ class FineTune(SegmentationModel):
         warmup_steps: Of the learning rate.
         lr: Peak learning rate of the head.
         min_lr: Learning rate at the end.
-        weight_decay: Of AdamW.
+        weight_decay: Of the optimiser.
         layer_decay: Factor of the learning rate per layer away from the head.
+        make_head: From input width and number of classes to a head; its default is a batch norm
+            and a linear layer.
+        make_optimizer: One of `pc_train.schedules.OPTIMIZERS`.
+        lovasz_weight: Of the Lovasz-softmax loss beside the cross entropy.
 
     Source: ScaLR (Puy et al., CVPR 2024), its released configurations: 0.99 with all labels,
-        0.95 with few.
+        0.95 with few. MSC (Wu et al., CVPR 2023), Table 6: no layer decay, SGD, cross entropy.
     """
 
     def __init__(
@@ -115,10 +140,15 @@ class FineTune(SegmentationModel):
         min_lr: float = 0.0,
         weight_decay: float = 0.0,
         layer_decay: float = 0.99,
+        make_head: MakeHead = linear_probe_head,
+        make_optimizer: MakeOptimizer = adamw_warmup_cosine,
+        lovasz_weight: float = 1.0,
     ) -> None:
-        super().__init__(backbone, linear_probe_head(backbone.out_dim, num_classes))
+        head = make_head(backbone.out_dim, num_classes)
+        super().__init__(backbone, head, lovasz_weight=lovasz_weight)
         backbone.requires_grad_(True).train()  # files load in eval mode, and Lightning keeps it
         self.layer_decay = layer_decay
+        self.make_optimizer = make_optimizer
         self.schedule = {
             "lr": lr,
             "min_lr": min_lr,
@@ -128,9 +158,9 @@ class FineTune(SegmentationModel):
         }
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """AdamW with layer-wise decay of the learning rate."""
+        """The optimiser with layer-wise decay of the learning rate."""
         groups = layer_decay_groups(self.backbone.layer_groups(), self.head, decay=self.layer_decay)
-        return adamw_warmup_cosine(groups, **self.schedule)
+        return self.make_optimizer(groups, **self.schedule)
 
 
 @torch.inference_mode()
@@ -148,13 +178,35 @@ def confusion(
     Under distributed training every process passes its own batches, and all get the sum.
     """
     model.eval().to(device)
+
+    def answers() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in batches:
+            on_device = batch.to(device)
+            predicted = model(on_device).argmax(1)
+            yield predicted[on_device.need("nearest")], on_device.need("all_labels")
+
+    return count_answers(answers(), num_classes, device=device)
+
+
+def count_answers(
+    answers: Iterable[tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]],
+    num_classes: int,
+    *,
+    device: torch.device,
+) -> Int64[np.ndarray, "k k"]:
+    """Count (true class, predicted class) over pairs of predicted and true classes.
+
+    Under distributed training every process passes its own, and all get the sum.
+
+    Args:
+        answers: On the device; points whose true class is -1 do not count.
+        num_classes: Of the labels.
+        device: Where to count.
+    """
     metric = MulticlassConfusionMatrix(num_classes, ignore_index=-1, validate_args=False)
     metric.to(device)
-    for batch in batches:
-        on_device = batch.to(device)
-        metric.update(
-            model(on_device).argmax(1)[on_device.need("nearest")], on_device.need("all_labels")
-        )
+    for predicted, truth in answers:
+        metric.update(predicted, truth)
     return metric.compute().long().cpu().numpy()
 
 
@@ -166,6 +218,15 @@ def iou_per_class(confusion: Int64[np.ndarray, "k k"]) -> Float[np.ndarray, " k"
         return hit / union
 
 
-def mean_iou(confusion: Int64[np.ndarray, "k k"]) -> float:
-    """Mean over the classes that occur, as the published protocols count it."""
-    return float(np.nanmean(iou_per_class(confusion)))
+def mean_iou(confusion: Int64[np.ndarray, "k k"], *, count_absent: bool = False) -> float:
+    """Mean over the classes that occur or are predicted.
+
+    Args:
+        confusion: As `confusion` counts it.
+        count_absent: Let the others count as 0, as in MSC's evaluation, where 11 of ScanNet's 200
+            classes cannot be scored.
+
+    Source: the published protocols of ScaLR (Puy et al., CVPR 2024) and MSC (Wu et al., CVPR 2023).
+    """
+    iou = iou_per_class(confusion)
+    return float(np.nan_to_num(iou).mean() if count_absent else np.nanmean(iou))
