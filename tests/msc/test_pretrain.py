@@ -1,0 +1,130 @@
+"""Pre-training as a user runs it: real rooms, a kill, several datasets, LiDAR, wrong input."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from msc.cli import main
+from msc.method import MSC
+from pc_backbones import load_backbone, read_card
+from pc_train.callbacks import read_curve
+from pc_train.cli import main as pc_train
+
+from tests.real_data import REAL_DATA, needs_real_data
+
+FAST = ["--preset", "small", "--hardware.num_workers=0", "--hardware.accelerator=cpu"]
+TINY = ["--voxel_size=0.2", "--match_radius=0.3", "--max_pairs=128", "--mask_size=0.5"]
+
+
+def _losses(out):
+    return [loss for _, loss, _ in read_curve(out / "metrics.csv")]
+
+
+def _pretrain(root, out, *more):
+    words = ["pretrain", "--data.root", str(root), "--data.name=scannet", *FAST, *TINY]
+    return [*words, "--batch_size=2", "--max_steps=40", "--save_every=3", f"--out={out}", *more]
+
+
+@needs_real_data
+def test_real_rooms(tmp_path):
+    """The two ScanNet scenes, as published and coloured, twenty steps: the loss falls."""
+    out = tmp_path / "run"
+    words = ["pretrain", *FAST, "--data.name=scannet", f"--data.root={REAL_DATA / 'scannet'}"]
+    more = ["--data.split=all", "--batch_size=2", "--max_steps=20", "--voxel_size=0.05"]
+    assert main([*words, *more, f"--out={out}"]) == 0
+    losses = _losses(out)
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
+    card = read_card(out / "backbone.safetensors")["card"]
+    assert card["method"] == "MSC"
+    assert card["features"][:3] == ["red", "green", "blue"]
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 4  # loss, two reconstructions, features
+
+
+def test_killed_and_resumed_equals_never_killed(rooms, tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(_pretrain(rooms, whole)) == 0
+    command = [sys.executable, "-c", "import sys; from msc.cli import main; sys.exit(main())"]
+    with subprocess.Popen([*command, *_pretrain(rooms, killed)]) as process:
+        until = time.monotonic() + 120
+        while len(_losses(killed)) < 11 and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert 11 <= len(_losses(killed)) < 40
+    steps = []
+    forward = MSC.training_step
+    monkeypatch.setattr(
+        MSC, "training_step", lambda self, batch: steps.append(1) or forward(self, batch)
+    )
+    assert main(_pretrain(rooms, killed)) == 0
+    assert len(steps) <= 40 - 9  # resumed, not begun again
+    assert (killed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    first, second = (load_backbone(run / "backbone.safetensors") for run in (whole, killed))
+    for (name, value), other in zip(
+        first.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+def test_two_datasets(rooms, tmp_path):
+    more = json.dumps([{"name": "scannet", "root": str(rooms), "split": "val"}])
+    command = _pretrain(rooms, tmp_path / "run", "--max_steps=2", "--more_data", more)
+    assert main([*command, "--batch_size=4"]) == 0
+    data = read_card(tmp_path / "run" / "backbone.safetensors")["card"]["data"]
+    assert [part["scans"] for part in data] == [3, 1]
+
+
+def test_lidar_has_no_color(street_world, tmp_path):
+    out = tmp_path / "run"
+    small = ["--backbone=spunet14_small", "--voxel_size=0.5", "--match_radius=0.75"]
+    command = ["pretrain", "--preset=lidar", f"--data.root={street_world}", *small]
+    hardware = ["--hardware.num_workers=0", "--hardware.accelerator=cpu"]
+    assert main([*command, *hardware, "--batch_size=2", "--max_steps=3", f"--out={out}"]) == 0
+    assert read_card(out / "backbone.safetensors")["card"]["features"] == [
+        *("x", "y", "z", "intensity")
+    ]
+    probe = ["probe", f"--backbone={out}", f"--data.root={street_world}", "--batch_size=1"]
+    assert pc_train([*probe, *hardware, "--max_steps=2", f"--out={tmp_path / 'probe'}"]) == 0
+
+
+def test_pointcontrast(rooms, tmp_path):
+    words = ["pretrain", "--preset=pointcontrast", f"--data.root={rooms}", *TINY]
+    small = ["--backbone=spunet14_small", "--batch_size=2", "--max_steps=3"]
+    hardware = ["--hardware.num_workers=0", "--hardware.accelerator=cpu"]
+    assert main([*words, *small, *hardware, f"--out={tmp_path / 'run'}"]) == 0
+    assert "Reconstruction" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_finetune_with_the_paper_recipe(rooms, tmp_path):
+    """Pre-train, then MSC's fine-tuning with Mix3D, few labels and the precise test."""
+    out = tmp_path / "run"
+    assert main(_pretrain(rooms, out, "--max_steps=2")) == 0
+    words = ["finetune", "--preset=rooms", f"--backbone={out}", f"--data.root={rooms}"]
+    more = ["--batch_size=2", "--max_steps=3", "--points_per_scene=50", "--precise=true"]
+    hardware = ["--hardware.num_workers=0", "--hardware.accelerator=cpu"]
+    assert pc_train([*words, *more, *hardware, f"--out={tmp_path / 'tuned'}"]) == 0
+    scores = json.loads((tmp_path / "tuned" / "scores.json").read_text())
+    assert 0 <= scores["miou"] < 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--backbone=spunet99"], "no backbone is called 'spunet99'"),
+        (["--features=red,green,bleu"], "bleu"),
+        (["--reconstruct=[intensity]"], "reconstruct intensity needs intensity"),
+        (["--backbone=waffleiron_6_64"], "waffleiron_6_64 has no argument 'voxel_size'"),
+    ],
+)
+def test_bad_settings(rooms, tmp_path, capsys, flags, match):
+    assert main(_pretrain(rooms, tmp_path / "run", *flags)) == 2
+    error = capsys.readouterr().err
+    assert match in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
