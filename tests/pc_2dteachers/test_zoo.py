@@ -16,8 +16,11 @@ SHAPES = {
     "dinov2_vit_l14": (1024, 16, 32),
     "dinov2_vit_s14": (384, 16, 32),
     "efficientnet_lite0_offline": (112, 14, 28),
+    "esvit_swin_t": (384, 14, 28),
     "mae_vit_b16": (768, 14, 28),
     "maskclip_vit_b16": (512, 14, 28),
+    "moco_v2_resnet50": (1024, 14, 28),
+    "moco_v3_resnet50": (1024, 14, 28),
 }
 
 
@@ -38,7 +41,7 @@ def test_every_name_has_its_shape_here():
 def test_shapes_at_the_papers_image_size(name):
     with torch.device("meta"):
         teacher = create_teacher(name, pretrained=False)
-        maps = teacher._read(teacher.network, torch.zeros(2, 3, 224, 448))
+        maps = teacher.read(teacher.network, torch.zeros(2, 3, 224, 448))
     assert maps.shape == (2, *SHAPES[name])
     assert teacher.out_dim == SHAPES[name][0]
     assert teacher.stride == 224 // SHAPES[name][1]

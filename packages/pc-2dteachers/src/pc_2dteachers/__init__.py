@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pc_2dteachers.catalog import list_teachers as list_teachers
+    from pc_2dteachers.levels import TeacherLevels as TeacherLevels
+    from pc_2dteachers.levels import resize_levels as resize_levels
+    from pc_2dteachers.levels import sample_levels as sample_levels
     from pc_2dteachers.sampling import sample_pixels as sample_pixels
     from pc_2dteachers.teacher import Teacher as Teacher
     from pc_2dteachers.teacher import TeacherConcat as TeacherConcat
@@ -17,8 +20,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "Teacher": "teacher",
     "TeacherConcat": "teacher",
+    "TeacherLevels": "levels",
     "create_teacher": "zoo",
     "list_teachers": "catalog",
+    "resize_levels": "levels",
+    "sample_levels": "levels",
     "sample_pixels": "sampling",
 }
 

@@ -9,8 +9,11 @@ TIMM_NAMES = {
     "dinov2_vit_l14": "vit_large_patch14_dinov2.lvd142m",
     "dinov2_vit_s14": "vit_small_patch14_dinov2.lvd142m",
     OFFLINE_TEACHER: "tf_efficientnet_lite0",
+    "esvit_swin_t": "swin_tiny_patch4_window7_224",
     "mae_vit_b16": "vit_base_patch16_224.mae",
     "maskclip_vit_b16": "vit_base_patch16_clip_quickgelu_224.openai",
+    "moco_v2_resnet50": "resnet50",
+    "moco_v3_resnet50": "resnet50",
 }
 
 

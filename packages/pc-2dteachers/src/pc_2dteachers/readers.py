@@ -3,6 +3,7 @@
 A reader takes (network, normalised image [b 3 h w]) and returns the map [b c y x].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +19,24 @@ def read_level(
 
     Tokens come before the final norm; CLS and register tokens are dropped.
     """
+    return read_levels(network, image, levels=[level])[0]
+
+
+def read_levels(
+    network: nn.Module, image: Float[Tensor, "b 3 h w"], *, levels: Sequence[int]
+) -> tuple[Float[Tensor, "b ..."], ...]:
+    """Read several intermediate maps in one pass, in the order of `levels`, each as `read_level`.
+
+    Args:
+        network: A timm model.
+        image: Normalised as the network was trained.
+        levels: Indices of stages or blocks, none twice; one alone may count from the end.
+    """
     maps = network.forward_intermediates(  # pyrefly: ignore[not-callable]
-        image, indices=[level], norm=False, stop_early=True, intermediates_only=True
+        image, indices=list(levels), norm=False, stop_early=True, intermediates_only=True
     )
-    return maps[0]
+    order = {level: rank for rank, level in enumerate(sorted(levels))}
+    return tuple(maps[order[level]] for level in levels)
 
 
 def read_dino(

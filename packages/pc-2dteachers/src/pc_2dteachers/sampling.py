@@ -36,37 +36,58 @@ def sample_pixels(
     Source: ScaLR (Puy et al., CVPR 2024, arXiv:2310.17504), Sec. 3.2; same numbers, other order.
     """
     maps = (features,) if isinstance(features, Tensor) else tuple(features)
-    _check(maps, pixel, image_index, image_size)
-    sampled = [_sample_map(one, pixel, image_index, image_size) for one in maps]
+    check_pixels(maps, pixel, image_index, image_size)
+    sampled = [sample_map(one, pixel, image_index, image_size) for one in maps]
     return sampled[0] if len(sampled) == 1 else torch.cat(sampled, dim=1)
 
 
-def _sample_map(
-    features: Tensor, pixel: Tensor, image_index: Tensor, image_size: tuple[int, int]
-) -> Tensor:
-    batch, channels, rows, columns = features.shape
+def sample_map(
+    features: Float[Tensor, "b c y x"],
+    pixel: Float32[Tensor, "m 2"],
+    image_index: Int64[Tensor, " m"],
+    image_size: tuple[int, int],
+) -> Float[Tensor, "m c"]:
+    """Read one map as `sample_pixels` does, without its checks."""
+    rows, columns = features.shape[2:]
     # Half precision holds neither the weights of the corners nor their sum well enough.
     exact = torch.promote_types(features.dtype, torch.float32)
-    left, right, along_x = _corners(pixel[:, 0].to(exact), image_size[0], columns)
-    top, bottom, along_y = _corners(pixel[:, 1].to(exact), image_size[1], rows)
-    first = image_index * rows
-    above, below = (first + top) * columns, (first + bottom) * columns
-    corner = torch.stack([above + left, above + right, below + left, below + right], dim=1)
-    weight = torch.stack(
-        [
-            (1 - along_y) * (1 - along_x),
-            (1 - along_y) * along_x,
-            along_y * (1 - along_x),
-            along_y * along_x,
-        ],
-        dim=1,
+    left, right, along_x = find_corners(pixel[:, 0].to(exact), image_size[0], columns)
+    top, bottom, along_y = find_corners(pixel[:, 1].to(exact), image_size[1], rows)
+    return sum_cells(
+        features,
+        image_index,
+        torch.stack([top, bottom], dim=1),
+        torch.stack([1 - along_y, along_y], dim=1),
+        torch.stack([left, right], dim=1),
+        torch.stack([1 - along_x, along_x], dim=1),
     )
-    cells = features.permute(0, 2, 3, 1).reshape(batch * rows * columns, channels).to(exact)
-    sampled = functional.embedding_bag(corner, cells, per_sample_weights=weight, mode="sum")
+
+
+def sum_cells(
+    features: Float[Tensor, "b c y x"],
+    image_index: Int64[Tensor, " m"],
+    row: Int64[Tensor, "m r"],
+    row_weight: Float[Tensor, "m r"],
+    column: Int64[Tensor, "m k"],
+    column_weight: Float[Tensor, "m k"],
+) -> Float[Tensor, "m c"]:
+    """Weighted sum over a block of r x k cells of an image's map for each point.
+
+    The weight of a cell is that of its row times that of its column.
+    """
+    batch, channels, rows, columns = features.shape
+    line = (image_index[:, None] * rows + row) * columns
+    cell = (line[:, :, None] + column[:, None]).flatten(1)  # [m r*k]
+    weight = (row_weight[:, :, None] * column_weight[:, None]).flatten(1)
+    cells = features.permute(0, 2, 3, 1).reshape(batch * rows * columns, channels)
+    cells = cells.to(weight.dtype)
+    sampled = functional.embedding_bag(cell, cells, per_sample_weights=weight, mode="sum")
     return sampled.to(features.dtype)
 
 
-def _corners(at: Tensor, pixels: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+def find_corners(
+    at: Float[Tensor, " m"], pixels: int, cells: int
+) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"], Float[Tensor, " m"]]:
     """Cells left and right of image coordinates along one axis, and the share of the right one."""
     scale = (cells - 1) / (pixels - 1) if pixels > 1 else 0.0
     position = (at * scale).clamp(0, cells - 1)
@@ -75,9 +96,13 @@ def _corners(at: Tensor, pixels: int, cells: int) -> tuple[Tensor, Tensor, Tenso
     return low, (low + 1).clamp(max=cells - 1), position - left
 
 
-def _check(
-    maps: tuple[Tensor, ...], pixel: Tensor, image_index: Tensor, image_size: tuple[int, int]
+def check_pixels(
+    maps: tuple[Float[Tensor, "b ..."], ...],
+    pixel: Float32[Tensor, "m 2"],
+    image_index: Int64[Tensor, " m"],
+    image_size: tuple[int, int],
 ) -> None:
+    """Raise ValueError unless the pixels lie in the images that the maps are of."""
     if not maps or any(one.ndim != 4 or 0 in one.shape for one in maps):
         shapes = ", ".join(str(list(one.shape)) for one in maps) or "no map"
         raise ValueError(f"feature maps must be [b, c, h, w] and not empty, got {shapes}")

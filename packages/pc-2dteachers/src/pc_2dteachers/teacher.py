@@ -22,6 +22,7 @@ class Teacher(nn.Module):
         out_dim: Channels of the map.
         stride: Image pixels per cell of the map.
         image_size: (height, width) if the network takes only that one, else None.
+        read: (network, normalised image) -> map.
     """
 
     mean: Tensor
@@ -58,7 +59,7 @@ class Teacher(nn.Module):
         self.out_dim = out_dim
         self.stride = stride
         self.image_size = image_size
-        self._read = read
+        self.read = read
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.requires_grad_(False)
@@ -75,8 +76,8 @@ class Teacher(nn.Module):
         Raises:
             ValueError: If the image is of another type, range or shape than the network takes.
         """
-        self._check(image)
-        return self._read(self.network, self.normalize(image))
+        check_image(image, name=self.name, stride=self.stride, image_size=self.image_size)
+        return self.read(self.network, self.normalize(image))
 
     def normalize(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Apply the mean and standard deviation of the network's training, in its own precision."""
@@ -96,38 +97,46 @@ class Teacher(nn.Module):
         """Return nothing (or `destination` as it is): a teacher is not part of checkpoints."""
         return {} if destination is None else destination
 
-    def _check(self, image: Tensor) -> None:
-        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
-            raise ValueError(
-                f"{self.name} takes float images of shape [b, 3, h, w], got "
-                f"{image.dtype} {list(image.shape)}; scale bytes to 0..1 and add the batch axis"
-            )
-        height, width = image.shape[2:]
-        if self.image_size is not None and (height, width) != self.image_size:
-            raise ValueError(
-                f"{self.name} takes images of {self.image_size[0]}x{self.image_size[1]} (height x "
-                f"width) only, got {height}x{width}; resize them"
-            )
-        if height % self.stride or width % self.stride or not (height and width):
-            near = [max(round(side / self.stride), 1) * self.stride for side in (height, width)]
-            raise ValueError(
-                f"{self.name} takes image heights and widths that are multiples of {self.stride}, "
-                f"got {height}x{width}; resize to {near[0]}x{near[1]} "
-                "(224x448 suits the strides 8, 14 and 16)"
-            )
-        if len(image):
-            low, high = (float(value) for value in image.aminmax())
-            if not (low >= -0.5 and high <= 1.5):
-                raise ValueError(
-                    f"{self.name} takes image values in 0..1, got {low:g} to {high:g}; "
-                    "divide bytes by 255 and leave the normalisation to the teacher"
-                )
-
 
 def _keep_own_state(teacher: Teacher, state: dict[str, Any], prefix: str, *_: object) -> None:
     """Hand the teacher its own weights when a checkpoint, which has none, is loaded into it."""
     for name, value in (*teacher.named_parameters(), *teacher.named_buffers()):
         state[prefix + name] = value
+
+
+def check_image(
+    image: Float[Tensor, "b 3 h w"],
+    *,
+    name: str,
+    stride: int,
+    image_size: tuple[int, int] | None = None,
+) -> None:
+    """Raise ValueError unless a teacher takes the image; see `Teacher` for the arguments."""
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"{name} takes float images of shape [b, 3, h, w], got "
+            f"{image.dtype} {list(image.shape)}; scale bytes to 0..1 and add the batch axis"
+        )
+    height, width = image.shape[2:]
+    if image_size is not None and (height, width) != image_size:
+        raise ValueError(
+            f"{name} takes images of {image_size[0]}x{image_size[1]} (height x "
+            f"width) only, got {height}x{width}; resize them"
+        )
+    if height % stride or width % stride or not (height and width):
+        near = [max(round(side / stride), 1) * stride for side in (height, width)]
+        raise ValueError(
+            f"{name} takes image heights and widths that are multiples of {stride}, "
+            f"got {height}x{width}; resize to {near[0]}x{near[1]} "
+            "(224x448 suits the strides 8, 14 and 16)"
+        )
+    if len(image):
+        low, high = (float(value) for value in image.aminmax())
+        if not (low >= -0.5 and high <= 1.5):
+            raise ValueError(
+                f"{name} takes image values in 0..1, got {low:g} to {high:g}; "
+                "divide bytes by 255 and leave the normalisation to the teacher"
+            )
 
 
 class TeacherConcat(nn.Module):

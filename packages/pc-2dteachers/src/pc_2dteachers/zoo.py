@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pc_2dteachers.catalog import OFFLINE_TEACHER, TIMM_NAMES, list_teachers
+from pc_2dteachers.published import AUTHOR_FILES, CONVERTERS
 from pc_2dteachers.readers import read_dino, read_level, read_maskclip
 from pc_2dteachers.teacher import Teacher
 from pc_2dteachers.weights import find_hub_file, load_checkpoint, load_offline
@@ -22,6 +23,14 @@ _READERS: dict[str, Callable[..., Tensor]] = {
     "dinov2_vit_l14": read_dino,
     "dinov2_vit_s14": read_dino,
     "maskclip_vit_b16": read_maskclip,
+}
+# A residual branch whose last scale is 0, timm's way to start a training, adds nothing: as a random
+# control such a network is a mere stack of its shortcuts, so its scales are 1, as in torchvision.
+_RESNET = {"num_classes": 0, "zero_init_last": False}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "esvit_swin_t": {"num_classes": 0, "strict_img_size": False},
+    "moco_v2_resnet50": _RESNET,
+    "moco_v3_resnet50": _RESNET,
 }
 
 
@@ -41,7 +50,8 @@ def create_teacher(
         pretrained: Load the published weights, from the local cache or the model hub. False
             gives random weights, the control that tells what the pre-training is worth.
         checkpoint: Load this file instead (`.pth` or `.safetensors`, timm's layout or, for ViTs,
-            that of DINO, DINOv2, MAE or CLIP).
+            that of DINO, DINOv2, MAE or CLIP). MoCo and EsViT are not on the hub and need it: the
+            authors' own file, or its encoder alone.
         level: Which block of a ViT or stage of a CNN to read; negative counts from the end. The
             default is the last block of a ViT and the last stage but one of a CNN (stride 16
             as a rule), which is fine enough to tell objects apart.
@@ -58,10 +68,15 @@ def create_teacher(
     timm_name = TIMM_NAMES.get(name, name)
     _require_known(name, timm_name)
     from_hub = pretrained and checkpoint is None and name != OFFLINE_TEACHER
+    if from_hub and name in AUTHOR_FILES:
+        raise FileNotFoundError(
+            f"{name} needs the file of its authors as checkpoint: {AUTHOR_FILES[name]}; or take "
+            "random weights (pretrained=False)"
+        )
     weights = find_hub_file(timm_name) if from_hub else None
-    network = _create_network(timm_name, seed=seed, weights=weights)
+    network = _create_network(timm_name, _OPTIONS.get(name, {}), seed=seed, weights=weights)
     if checkpoint is not None:
-        load_checkpoint(network, checkpoint)
+        load_checkpoint(network, checkpoint, convert=CONVERTERS.get(name))
     elif pretrained and name == OFFLINE_TEACHER:
         load_offline(network)
     return _freeze(name, network, level)
@@ -80,8 +95,10 @@ def _require_known(name: str, timm_name: str) -> None:
         )
 
 
-def _create_network(timm_name: str, *, seed: int, weights: Path | None = None) -> nn.Module:
-    build = partial(timm.create_model, timm_name)
+def _create_network(
+    timm_name: str, options: dict[str, Any], *, seed: int, weights: Path | None = None
+) -> nn.Module:
+    build = partial(timm.create_model, timm_name, **options)
     if weights is not None:
         overlay = {"file": str(weights)}
         build = partial(build, pretrained=True, pretrained_cfg_overlay=overlay)

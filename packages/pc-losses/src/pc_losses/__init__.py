@@ -1,5 +1,8 @@
 """Objectives for self-supervised and supervised point-cloud training."""
 
+from pc_losses.agreement import alignment_score as alignment_score
+from pc_losses.agreement import contrastive_accuracy as contrastive_accuracy
+from pc_losses.balanced import balanced_info_nce as balanced_info_nce
 from pc_losses.contrast import hardest_contrastive as hardest_contrastive
 from pc_losses.contrast import info_nce as info_nce
 from pc_losses.contrast import point_info_nce as point_info_nce
