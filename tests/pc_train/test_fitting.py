@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pc_train.checkpoints import AtomicCheckpointIO, save_step
-from pc_train.fitting import SyncLearning, make_trainer
+from pc_train.fitting import SyncLearning, limited_threads, make_trainer
 from pc_train.hardware import HardwareConfig
 from timm.layers import BatchNormAct2d
 from torch import nn
@@ -41,3 +41,14 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="1 weights are not finite at step 7, the first is bias"):
         save_step(trainer, tmp_path)
     assert saved == ["step-00000007.ckpt"]
+
+
+def test_threads_are_limited_for_a_while():
+    before = torch.get_num_threads()
+    with limited_threads(HardwareConfig(num_threads=1)):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    with limited_threads(HardwareConfig()):
+        assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="num_threads must be 0 or more, got -1"):
+        HardwareConfig(num_threads=-1)

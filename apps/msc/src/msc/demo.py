@@ -16,7 +16,8 @@ from msc.config import Config
 from msc.pictures import picture_of_reconstruction
 from msc.pretrain import load_method, open_samples, pretrain
 
-_CPU = HardwareConfig(accelerator="cpu", num_workers=0)
+# The network is too small for two threads; the other core prepares the samples.
+_CPU = HardwareConfig(accelerator="cpu", num_workers=1, num_threads=1)
 _LATER = DataConfig(root=Path(), name="scannet")  # the demo fills it in
 _VOXEL = 0.08
 

@@ -16,7 +16,7 @@ from pc_data.loading import SampleKey, Samples, Scans, count_joint_batches, labe
 from pc_data.scan import Scan
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
-from pc_train.fitting import fit
+from pc_train.fitting import fit, limited_threads
 from pc_train.limited import DrawnLabels, ListedLabels, read_points, require_listed, scans_of_scenes
 from pc_train.mixing import MixedPairs
 from pc_train.networks import (
@@ -166,17 +166,18 @@ def _run(
         hardware=hardware,
         save_every=config.save_every,
     )
-    score = score_model(
-        model,
-        backbone,
-        val,
-        title=f"{title}, evaluation",
-        num_workers=hardware.num_workers,
-        voxel_size=voxel_size,
-        accelerator=hardware.accelerator,
-        precise=config.precise,
-        count_absent=config.count_absent_classes,
-    )
+    with limited_threads(hardware):
+        score = score_model(
+            model,
+            backbone,
+            val,
+            title=f"{title}, evaluation",
+            num_workers=hardware.num_workers,
+            voxel_size=voxel_size,
+            accelerator=hardware.accelerator,
+            precise=config.precise,
+            count_absent=config.count_absent_classes,
+        )
     if trainer.is_global_zero:
         card = {
             "class_names": list(train.class_names),

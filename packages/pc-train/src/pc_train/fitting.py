@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,23 @@ def fit(
     batches = _Batches(
         samples, batch_size=batch_size, num_steps=num_steps, num_workers=hardware.num_workers
     )
-    with lock_run(out), exit_codes(), warnings.catch_warnings():
+    with lock_run(out), exit_codes(), limited_threads(hardware), warnings.catch_warnings():
         resume = newest_checkpoint(folder)
         # Lightning's advice on workers and resuming does not apply: the loader is resumable.
         warnings.filterwarnings("ignore", module="lightning")
         trainer.fit(method, datamodule=batches, ckpt_path=resume, weights_only=True)
     return trainer
+
+
+@contextmanager
+def limited_threads(hardware: HardwareConfig) -> Iterator[None]:
+    """Let this process compute with as many threads as the settings say while the block lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(hardware.num_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def takes_gpu(accelerator: str) -> bool:

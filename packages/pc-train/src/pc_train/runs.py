@@ -17,7 +17,9 @@ CONFIG = "config.yaml"
 _INPUTS = "inputs.yaml"
 _LOCK = ".lock"
 # Where and how fast a run goes may change between its parts; what it computes may not.
-_FREE_KEYS = frozenset({"out", "num_workers", "save_every", "accelerator", "devices", "num_nodes"})
+_FREE_KEYS = frozenset(
+    {"out", "save_every", "accelerator", "devices", "num_nodes", "num_workers", "num_threads"}
+)
 # One place has several spellings.
 _PATH_KEYS = frozenset({"root", "backbone", "run", "start_from", "scenes", "points_file"})
 _SHOWN = 5
