@@ -19,12 +19,25 @@ TINY_UNET = {
 }
 
 
+TINY_MAP = {
+    "fov": ((-16, -16, -4), (16, 16, 4)),
+    "widths": (6, 8),
+    "depths": (1, 0),
+    "strides": (1, 2),
+    "up_widths": (5, 4),
+    "up_strides": (1, 2),
+}
+TINY = {
+    "inputs": {"num_neighbors": 4},
+    "waffleiron": TINY_WAFFLEIRON,
+    "centerpoint_pillar": TINY_MAP | {"pillar_size": 1.0, "pillar_widths": (8, 6)},
+    "centerpoint_voxel": TINY_MAP | {"cell_size": (1, 0.5, 0.8), "encoder_widths": (4, 6)},
+}
+
+
 def build(name):
     torch.manual_seed(0)
-    if name == "inputs":
-        tiny = {"num_neighbors": 4}
-    else:
-        tiny = TINY_WAFFLEIRON if name.startswith("waffleiron") else TINY_UNET
+    tiny = next((TINY[key] for key in TINY if name.startswith(key)), TINY_UNET)
     return create_backbone(name, IN_DIM, **tiny)
 
 

@@ -10,8 +10,10 @@ from pc_backbones import sparse_conv
 from pc_backbones.sparse_conv import (
     DoublingConv,
     HalvingConv,
+    StridedConv,
     SubmanifoldConv,
     halving_rules,
+    strided_rules,
     submanifold_rules,
     without_bfloat16,
 )
@@ -98,6 +100,63 @@ def test_doubling(grid):
     values = values.index_put(tuple(coarse.indices.long().T), feat).permute(0, 4, 1, 2, 3)
     dense = functional.conv_transpose3d(values, kernel, stride=2)
     same_with_gradients(ours, at_voxels(dense, grid), [feat, conv.weight])
+
+
+STRIDES = {  # kernel, stride, padding: those of CenterPoint, and odd ones
+    "halve": ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    "halve the last time": ((3, 3, 3), (2, 2, 2), (1, 1, 0)),
+    "flatten": ((1, 1, 3), (1, 1, 2), (0, 0, 0)),
+    "every axis its own": ((2, 3, 1), (3, 1, 2), (0, 2, 1)),
+    "widen": ((3, 3, 3), (1, 1, 1), (2, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("case", STRIDES)
+def test_strided(grid, case, bias):
+    kernel_size, stride, padding = STRIDES[case]
+    grid = grid._replace(shape=(7, 8, 13))
+    conv = StridedConv(3, 4, kernel_size, bias=bias).double()
+    feat = tokens(grid, 3)
+    rules = strided_rules(grid, kernel_size=kernel_size, stride=stride, padding=padding)
+    ours = conv(feat, rules)
+    values = feat.new_zeros(grid.num_scans, *grid.shape, 4)
+    with_one = torch.cat([feat, torch.ones_like(feat[:, :1])], dim=1)
+    values = values.index_put(tuple(grid.indices.long().T), with_one).permute(0, 4, 1, 2, 3)
+    kernel = conv.weight.permute(0, 4, 1, 2, 3)
+    dense = functional.conv3d(values[:, :3], kernel, conv.bias, stride, padding)
+    found = functional.conv3d(values[:, 3:], torch.ones_like(kernel[:1, :1]), None, stride, padding)
+    assert rules.target.shape == dense.shape[2:]
+    assert rules.target.num_scans == grid.num_scans
+    assert torch.equal(rules.target.indices.long(), (found[:, 0] > 0.5).nonzero())
+    leaves = [feat, conv.weight, *([conv.bias] if bias else [])]
+    same_with_gradients(ours, at_voxels(dense, rules.target), leaves)
+
+
+def test_strided_on_a_street_wider_than_32_bits():
+    above = GRIDS["scattered"].indices + torch.tensor([0, 0, 0, 2], dtype=torch.int32)
+    near = GRIDS["scattered"]._replace(indices=above, shape=(8, 8, 20))
+    move = torch.tensor([0, 2**20, 2**20, 2**10], dtype=torch.int32)
+    far = near._replace(indices=near.indices + move, shape=(2**21, 2**21, 2**11))
+    feat, conv = torch.randn(len(near.indices), 3), StridedConv(3, 4, (1, 1, 3))
+    sizes = {"kernel_size": (1, 1, 3), "stride": (1, 1, 2)}
+    torch.testing.assert_close(
+        conv(feat, strided_rules(far, **sizes)), conv(feat, strided_rules(near, **sizes))
+    )
+
+
+def test_strided_kernel_larger_than_the_grid():
+    grid = GRIDS["one voxel"]._replace(shape=(9, 9, 2))
+    with pytest.raises(
+        ValueError, match=r"a grid of \(9, 9, 2\) voxels is smaller than a kernel of"
+    ):
+        strided_rules(grid, kernel_size=(1, 1, 3), stride=(1, 1, 2))
+
+
+def test_description():
+    assert repr(SubmanifoldConv(3, 4, 5)) == "SubmanifoldConv(3, 4, kernel_size=5)"
+    described = "StridedConv(3, 4, kernel_size=(1, 1, 3), bias)"
+    assert repr(StridedConv(3, 4, (1, 1, 3), bias=True)) == described
 
 
 def test_rules_serve_several_layers(grid):
@@ -200,7 +259,13 @@ def test_what_is_asked_of_spconv_on_a_gpu(monkeypatch):
     for size, even in zip(grid.shape, asked[1][1], strict=True):
         assert even == size + size % 2
     assert [arguments["subm"] for _, _, arguments in asked] == [True, False]
-    assert [arguments["stride"][0] for _, _, arguments in asked] == [1, 2]
+    assert [arguments["stride"] for _, _, arguments in asked] == [[1, 1, 1], [2, 2, 2]]
+    strided = strided_rules(grid, kernel_size=(1, 1, 3), stride=(1, 1, 2), padding=(0, 0, 1))
+    assert asked[2][1] == list(grid.shape)
+    wanted = {"ksize": [1, 1, 3], "stride": [1, 1, 2], "padding": [0, 0, 1], "subm": False}
+    assert asked[2][2].items() >= wanted.items()
+    x_size, y_size, z_size = grid.shape
+    assert strided.target.shape == (x_size, y_size, (z_size - 1) // 2 + 1)
     feat = torch.randn(3, 2)
     SubmanifoldConv(2, 2, 3)(feat, around)
     HalvingConv(2, 2)(feat, halving)

@@ -1,8 +1,9 @@
-"""Weights as their authors publish them: WaffleIron, SparseUNet, MinkUNet."""
+"""Weights as their authors publish them: WaffleIron, SparseUNet, MinkUNet, CenterPoint."""
 
 from pathlib import Path
 from typing import Any
 
+from pc_backbones.published_centerpoint import find_centerpoint
 from pc_backbones.published_files import FILE_NAMES as FILE_NAMES
 from pc_backbones.published_files import find_file, read_checkpoint
 from pc_backbones.published_minkunet import find_minkunet
@@ -11,7 +12,8 @@ from pc_backbones.published_parts import assemble
 from pc_backbones.published_spunet import find_spunet
 from pc_backbones.published_waffleiron import find_waffleiron
 
-_FAMILIES = (find_waffleiron, find_spunet, find_minkunet)
+# CenterPoint's voxels before SpUNet: some of their names are the same.
+_FAMILIES = (find_waffleiron, find_centerpoint, find_spunet, find_minkunet)
 
 
 def load_published(
@@ -32,13 +34,19 @@ def load_published(
     - SLidR's MinkUNet (under `model_points`): `SparseUNet` with cylindrical voxels, or as the
       `config` in the file says. The head is its `final` layer; SLidR L2-normalises its output,
       which is left to the caller.
+    - CenterPoint on pillars or voxels, of det3d (under `state_dict`) or OpenPCDet (`model_state`):
+      `CenterPointPillar` or `CenterPointVoxel`. Detection heads are left over. Kernels in any of
+      spconv's layouts.
 
     Args:
         path: The checkpoint file, or the folder that holds it as `ckpt_last.pth` or `model.pth`.
         overrides: Arguments of the network that no tensor tells. WaffleIron: `grids` and `fov`
             (default: those of ScaLR's pre-training), `num_neighbors`, `drop_path`. SparseUNet:
             `voxel_size` in metres (default 0.02, MinkUNet: 0.1 or as `config` says), `pooling`,
-            `cylindrical`.
+            `cylindrical`. CenterPoint: `fov` and `pillar_size` or `cell_size` (default: Waymo's,
+            of pillars with a coarser map and voxels with six heads nuScenes' 0.2 m and 0.075 m, of
+            voxels with four inputs ONCE's), `strides` (the first is guessed), `slots` (20 for
+            det3d, whose pillars are arrays of 20 points; 0 for OpenPCDet).
 
     Returns:
         The backbone, and its head or None; iterates as these two. Also says which tensors were
@@ -59,5 +67,5 @@ def load_published(
     raise ValueError(
         f"{file} is of none of the known families: WaffleIron (tensors embed.*, waffleiron.*), "
         "Pointcept's SparseUNet (conv_input.*, enc.*, dec.*), SLidR's MinkUNet (conv0p1s1.*, "
-        f"block1.*); it holds {first}"
+        f"block1.*), CenterPoint (neck.blocks.* or backbone_2d.blocks.*); it holds {first}"
     )

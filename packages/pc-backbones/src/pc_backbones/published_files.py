@@ -14,7 +14,7 @@ from torch import Tensor
 FILE_NAMES = ("ckpt_last.pth", "model.pth")
 """What the weights are called in the folder of an unpacked checkpoint."""
 
-_WRAPPERS = ("net", "model_points", "model_point", "state_dict")
+_WRAPPERS = ("net", "model_points", "model_point", "state_dict", "model_state")
 _MAX_NESTING = 4
 # What torch.load raises over a damaged file, as found by flipping and cutting bytes.
 _UNREADABLE = (

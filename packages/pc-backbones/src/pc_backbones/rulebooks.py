@@ -4,6 +4,7 @@ spconv keeps its keys on a CPU in 32 bits and confuses voxels of grids larger th
 word (a street at 5 cm is larger); these tables are exact up to 2^63.
 """
 
+import itertools
 import math
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from pc_backbones.voxels import VoxelGrid
 
 Pairs = tuple[Int32[Tensor, "2 t v"], Int32[Tensor, " t"]]
+Triple = tuple[int, int, int]
 
 
 def submanifold_pairs(grid: VoxelGrid, kernel_size: int) -> Pairs:
@@ -62,11 +64,8 @@ def halving_pairs(grid: VoxelGrid) -> tuple[VoxelGrid, Pairs]:
     x_size, y_size, z_size = ((size + 1) // 2 for size in grid.shape)
     halved = torch.cat([scan, place >> 1], dim=1)
     halved = VoxelGrid(halved, (x_size, y_size, z_size), grid.num_scans)
-    key, strides = _keys(halved, border=0)
-    key, parent = torch.unique(key, return_inverse=True)
-    scan = key // (x_size * strides[0])
-    place_in_scan = (key // strides[0] % x_size, key // strides[1] % y_size, key % z_size)
-    indices = torch.stack([scan, *place_in_scan], dim=1).int()
+    key, parent = torch.unique(_keys(halved, border=0)[0], return_inverse=True)
+    indices = _indices(key, halved.shape)
 
     octant = ((place & 1) << torch.tensor([2, 1, 0], device=place.device)).sum(1)
     order = torch.argsort(octant, stable=True)
@@ -76,6 +75,55 @@ def halving_pairs(grid: VoxelGrid) -> tuple[VoxelGrid, Pairs]:
         pairs[0, tap, : len(fine)] = fine
         pairs[1, tap, : len(fine)] = parent[fine]
     return halved._replace(indices=indices), (pairs, count.int())
+
+
+def strided_shape(shape: Triple, *, kernel_size: Triple, stride: Triple, padding: Triple) -> Triple:
+    """How many voxels along x, y and z a strided convolution leaves of a grid; 0 if it is small."""
+    x_size, y_size, z_size = (
+        max((size + 2 * pad - kernel) // step + 1, 0)
+        for size, kernel, step, pad in zip(shape, kernel_size, stride, padding, strict=True)
+    )
+    return x_size, y_size, z_size
+
+
+def strided_pairs(
+    grid: VoxelGrid, *, kernel_size: Triple, stride: Triple, padding: Triple
+) -> tuple[VoxelGrid, Pairs]:
+    """Pair every voxel with those that a strided convolution makes of it.
+
+    Returns:
+        All voxels that a kernel over the grid, padded on every side, finds a voxel for, sorted;
+        and under each tap of the kernel the rows of the read and of the made voxel, and how many.
+
+    Raises:
+        ValueError: If the made grid has more than 2^63 cells.
+    """
+    shape = strided_shape(grid.shape, kernel_size=kernel_size, stride=stride, padding=padding)
+    made = grid._replace(indices=grid.indices[:0], shape=shape)
+    _, strides = _keys(made, border=0)
+    scan = grid.indices[:, 0].long() * shape[0] * strides[0]
+    meets, key = [], []  # for every tap along an axis: does it meet a voxel, and what it makes
+    for axis, step in enumerate((*strides, 1)):
+        tap = torch.arange(kernel_size[axis], device=scan.device)
+        place = grid.indices[:, 1 + axis].long() + padding[axis] - tap[:, None]
+        target = place.div(stride[axis], rounding_mode="floor")
+        inside = (target >= 0) & (target < shape[axis])
+        meets.append(inside & (target * stride[axis] == place))
+        key.append(target * step)
+    here, keys = [], []
+    for x, y, z in itertools.product(*map(range, kernel_size)):
+        rows = (meets[0][x] & meets[1][y] & meets[2][z]).nonzero()[:, 0]
+        here.append(rows)
+        keys.append(scan[rows] + key[0][x, rows] + key[1][y, rows] + key[2][z, rows])
+    made_keys, row = torch.unique(torch.cat(keys), return_inverse=True)
+    made = made._replace(indices=_indices(made_keys, shape))
+
+    count = [len(rows) for rows in here]
+    pairs = made.indices.new_empty((2, len(count), len(grid.indices)))
+    for tap, (source, target) in enumerate(zip(here, row.split(count), strict=True)):
+        pairs[0, tap, : len(source)] = source
+        pairs[1, tap, : len(source)] = target
+    return made, (pairs, torch.tensor(count, dtype=torch.int32, device=row.device))
 
 
 def _keys(grid: VoxelGrid, *, border: int) -> tuple[Int64[Tensor, " v"], tuple[int, int]]:
@@ -89,3 +137,11 @@ def _keys(grid: VoxelGrid, *, border: int) -> tuple[Int64[Tensor, " v"], tuple[i
     scan, x, y, z = grid.indices.long().unbind(1)
     key = ((scan * shape[0] + x + border) * shape[1] + y + border) * shape[2] + z + border
     return key, (shape[1] * shape[2], shape[2])
+
+
+def _indices(key: Int64[Tensor, " v"], shape: Triple) -> Int32[Tensor, "v 4"]:
+    """Scan and place that `_keys` without border made a key of."""
+    x_size, y_size, z_size = shape
+    rest = key // z_size
+    place = (rest // y_size % x_size, rest % y_size, key % z_size)
+    return torch.stack([rest // y_size // x_size, *place], dim=1).int()

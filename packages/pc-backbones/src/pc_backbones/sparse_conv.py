@@ -12,7 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pc_backbones.rulebooks import halving_pairs, submanifold_pairs
+from pc_backbones.rulebooks import (
+    Triple,
+    halving_pairs,
+    strided_pairs,
+    strided_shape,
+    submanifold_pairs,
+)
 from pc_backbones.voxels import VoxelGrid
 
 with warnings.catch_warnings():
@@ -54,7 +60,8 @@ def submanifold_rules(grid: VoxelGrid, kernel_size: int) -> Rulebook:
     if algorithm == ConvAlgo.Native:
         tables = submanifold_pairs(grid, kernel_size)
     else:
-        _, tables = _implicit_tables(grid, algorithm, kernel_size, 1, submanifold=True)
+        cube = (kernel_size, kernel_size, kernel_size)
+        _, tables = _implicit_tables(grid, algorithm, cube, submanifold=True)
     return Rulebook(grid, grid, tables, algorithm, submanifold=True)
 
 
@@ -67,8 +74,40 @@ def halving_rules(grid: VoxelGrid) -> Rulebook:
         x_size, y_size, z_size = ((size + 1) // 2 for size in grid.shape)
         # Of an odd size, spconv would drop the last voxel.
         even = grid._replace(shape=(2 * x_size, 2 * y_size, 2 * z_size))
-        indices, tables = _implicit_tables(even, algorithm, 2, 2, submanifold=False)
+        indices, tables = _implicit_tables(even, algorithm, (2, 2, 2), stride=(2, 2, 2))
         target = VoxelGrid(indices, (x_size, y_size, z_size), grid.num_scans)
+    return Rulebook(grid, target, tables, algorithm, submanifold=False)
+
+
+def strided_rules(
+    grid: VoxelGrid, *, kernel_size: Triple, stride: Triple, padding: Triple = (0, 0, 0)
+) -> Rulebook:
+    """Find all voxels that a kernel over the padded grid makes, as a dense convolution would.
+
+    Args:
+        grid: Voxels to read; its shape counts, as a kernel may reach past it or stop short of it.
+        kernel_size: Along x, y and z.
+        stride: Along x, y and z.
+        padding: Empty cells on both sides along x, y and z.
+
+    Raises:
+        ValueError: If the grid is smaller than the kernel, or too large to count.
+    """
+    sizes = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    shape = strided_shape(grid.shape, **sizes)
+    if min(shape) < 1:
+        raise ValueError(
+            f"a grid of {grid.shape} voxels is smaller than a kernel of {kernel_size} with padding "
+            f"{padding}; make the grid larger"
+        )
+    algorithm = _algorithm(grid.indices.is_cuda, math.prod(kernel_size))
+    if algorithm == ConvAlgo.Native:
+        target, tables = strided_pairs(grid, **sizes)
+    else:
+        indices, tables = _implicit_tables(
+            grid, algorithm, kernel_size, stride=stride, padding=padding
+        )
+        target = VoxelGrid(indices, shape, grid.num_scans)
     return Rulebook(grid, target, tables, algorithm, submanifold=False)
 
 
@@ -84,30 +123,46 @@ def without_bfloat16(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class SparseConv(nn.Module):
-    """A cubic kernel over voxels, without bias: [v in_dim] -> [w out_dim].
+    """A kernel over voxels: [v in_dim] -> [w out_dim].
 
-    Its weight is [out_dim x y z in_dim], as spconv keeps it, and starts uniform in
-    +-1/sqrt(in_dim kernel_size^3).
+    Its weight is [out_dim x y z in_dim], as spconv keeps it; it and the bias start uniform in
+    +-1/sqrt(in_dim x y z).
+
+    Args:
+        in_dim: Channels of a voxel that is read.
+        out_dim: Channels of a voxel that is written.
+        kernel_size: Along x, y and z; one number for a cube.
+        bias: Whether to add one.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, kernel_size: int) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, kernel_size: int | Triple, *, bias: bool = False
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_dim, *[kernel_size] * 3, in_dim))
-        bound = 1 / math.sqrt(in_dim * kernel_size**3)
+        sizes = [kernel_size] * 3 if isinstance(kernel_size, int) else kernel_size
+        self.weight = nn.Parameter(torch.empty(out_dim, *sizes, in_dim))
+        bound = 1 / math.sqrt(in_dim * math.prod(sizes))
         nn.init.uniform_(self.weight, -bound, bound)
+        self.bias = nn.Parameter(torch.empty(out_dim).uniform_(-bound, bound)) if bias else None
 
     def forward(self, feat: Float[Tensor, "v c"], rules: Rulebook) -> Float[Tensor, "w d"]:
         """Convolve from the rules' source voxels to their target voxels."""
-        return _convolve(feat, self.weight, rules, inverse=False)
+        feat = _convolve(feat, self.weight, rules, inverse=False)
+        return feat if self.bias is None else feat + self.bias
 
     def extra_repr(self) -> str:
         """Describe the kernel."""
-        out_dim, kernel_size, _, _, in_dim = self.weight.shape
-        return f"{in_dim}, {out_dim}, kernel_size={kernel_size}"
+        out_dim, *sizes, in_dim = self.weight.shape
+        size = sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
+        return f"{in_dim}, {out_dim}, kernel_size={size}" + ", bias" * (self.bias is not None)
 
 
 class SubmanifoldConv(SparseConv):
     """From voxels to the same voxels; takes `submanifold_rules` of its kernel size."""
+
+
+class StridedConv(SparseConv):
+    """To the voxels that `strided_rules` of its kernel size found; takes those rules."""
 
 
 class HalvingConv(SparseConv):
@@ -133,16 +188,22 @@ def _algorithm(is_cuda: bool, num_taps: int) -> ConvAlgo:
 
 
 def _implicit_tables(
-    grid: VoxelGrid, algorithm: ConvAlgo, kernel_size: int, stride: int, *, submanifold: bool
+    grid: VoxelGrid,
+    algorithm: ConvAlgo,
+    kernel_size: Triple,
+    *,
+    stride: Triple = (1, 1, 1),
+    padding: Triple = (0, 0, 0),
+    submanifold: bool = False,
 ) -> tuple[Tensor, tuple[Any, ...]]:
     indices, _, *tables = spconv_ops.get_indice_pairs_implicit_gemm(
         grid.indices,
         grid.num_scans,
         list(grid.shape),
         algorithm,
-        ksize=[kernel_size] * 3,
-        stride=[stride] * 3,
-        padding=[0] * 3,
+        ksize=list(kernel_size),
+        stride=list(stride),
+        padding=list(padding),
         dilation=[1] * 3,
         out_padding=[0] * 3,
         subm=submanifold,

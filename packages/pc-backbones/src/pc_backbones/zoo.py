@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pc_backbones.centerpoint_pillar import CenterPointPillar
 from pc_backbones.contract import Backbone
 from pc_backbones.inputs import InputFeatures
 from pc_backbones.waffleiron import WaffleIron
@@ -47,7 +48,51 @@ _SPARSE_UNET: dict[str, dict[str, Any]] = {
     "minkunet34_cylindrical": {**_MINKUNET34, "cylindrical": True},
     "minkunet14_small": {**_MINKUNET34, **_SMALL, "down_widths": (16, 16, 32, 48)},
 }
-_NAMES = ("inputs", *_WAFFLEIRON, *_SPARSE_UNET)
+_SMALL_MAP = {
+    "fov": ((-25.6, -25.6, -4.0), (25.6, 25.6, 4.0)),
+    "widths": (32, 64),
+    "depths": (1, 2),
+    "strides": (1, 2),
+    "up_widths": (32, 32),
+    "up_strides": (1, 2),
+    "norm_momentum": 0.1,
+}
+# CenterPoint (Yin et al., CVPR 2021) as configured for each dataset; its defaults are Waymo's.
+CENTERPOINT_PILLAR: dict[str, dict[str, Any]] = {
+    "centerpoint_pillar": {},
+    "centerpoint_pillar_waymo": {},
+    "centerpoint_pillar_nuscenes": {
+        "fov": ((-51.2, -51.2, -5.0), (51.2, 51.2, 3.0)),
+        "pillar_size": 0.2,
+        "strides": (2, 2, 2),
+        "up_strides": (0.5, 1, 2),
+    },
+    # Nobody published one: Waymo's pillars, so that its weights fit, between ONCE's heights.
+    "centerpoint_pillar_once": {"fov": ((-74.88, -74.88, -5.0), (74.88, 74.88, 3.0))},
+    "centerpoint_pillar_small": {**_SMALL_MAP, "pillar_size": 0.4, "pillar_widths": (32, 32)},
+}
+CENTERPOINT_VOXEL: dict[str, dict[str, Any]] = {
+    "centerpoint_voxel": {},
+    "centerpoint_voxel_waymo": {},
+    "centerpoint_voxel_nuscenes": {
+        "fov": ((-54.0, -54.0, -5.0), (54.0, 54.0, 3.0)),
+        "cell_size": (0.075, 0.075, 0.2),
+    },
+    "centerpoint_voxel_nuscenes_01": {
+        "fov": ((-51.2, -51.2, -5.0), (51.2, 51.2, 3.0)),
+        "cell_size": (0.1, 0.1, 0.2),
+    },
+    "centerpoint_voxel_once": {
+        "fov": ((-75.2, -75.2, -5.0), (75.2, 75.2, 3.0)),
+        "cell_size": (0.1, 0.1, 0.2),
+    },
+    "centerpoint_voxel_small": {
+        **_SMALL_MAP,
+        "cell_size": (0.2, 0.2, 0.2),
+        "encoder_widths": (8, 16, 32, 32),
+    },
+}
+_NAMES = ("inputs", *_WAFFLEIRON, *_SPARSE_UNET, *CENTERPOINT_PILLAR, *CENTERPOINT_VOXEL)
 
 
 def list_backbones() -> list[str]:
@@ -92,6 +137,13 @@ def _network(name: str) -> Callable[..., Backbone]:
         return InputFeatures
     if name in _WAFFLEIRON:
         return partial(WaffleIron, **_WAFFLEIRON[name])
-    from pc_backbones.sparse_unet import SparseUNet  # takes seconds: it imports spconv
+    if name in CENTERPOINT_PILLAR:
+        return partial(CenterPointPillar, **CENTERPOINT_PILLAR[name])
+    # The others take seconds: they import spconv.
+    if name in CENTERPOINT_VOXEL:
+        from pc_backbones.centerpoint_voxel import CenterPointVoxel
+
+        return partial(CenterPointVoxel, **CENTERPOINT_VOXEL[name])
+    from pc_backbones.sparse_unet import SparseUNet
 
     return partial(SparseUNet, **_SPARSE_UNET[name])
