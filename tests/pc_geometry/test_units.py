@@ -14,6 +14,7 @@ from pc_geometry.units import (
     merge_units,
     nearest_context,
     pillar_context,
+    random_samples,
     sample_units,
 )
 
@@ -411,3 +412,17 @@ def test_wrong_masks_and_clusters():
     for belongs in (main_cluster, center_cluster):
         with pytest.raises(ValueError, match="each point of the scan, at least 4, got int64"):
             belongs(units, np.zeros(3, np.int64))
+
+
+def test_random_samples():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    first, again = (random_samples(points, 20, np.random.default_rng(1)) for _ in range(2))
+    assert len(set(first.tolist())) == 20
+    np.testing.assert_array_equal(first, again)
+    everywhere = np.ones(50, bool)
+    units = sample_units(
+        points, everywhere, 20, choose=random_samples, rng=np.random.default_rng(1)
+    )
+    np.testing.assert_array_equal(units.center, first)
+    with pytest.raises(ValueError, match="rng must be a generator to choose samples at random"):
+        sample_units(points, everywhere, 20, choose=random_samples)

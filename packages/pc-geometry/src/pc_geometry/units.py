@@ -15,6 +15,9 @@ from pc_geometry.sampling import farthest_point_sample
 FindContext = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Lists the points around each centre: ([n 3], [m 3]) -> indices, splits."""
 
+ChooseSamples = Callable[[np.ndarray, int, np.random.Generator | None], np.ndarray]
+"""Picks where to put units: ([n 3], number, draws) -> indices, none twice."""
+
 FindObjects = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Clusters the points that are not ground: ([n 3], [n] is ground) -> [n], -1 for none."""
 
@@ -118,15 +121,48 @@ def pillar_context(
     return points_in_pillars(points, centers, size, num_threads=num_threads)
 
 
+def farthest_from_above(
+    points: Float[np.ndarray, "n 3"], num: int, rng: np.random.Generator | None
+) -> Int64[np.ndarray, " num"]:
+    """Spread samples by farthest point sampling that ignores heights.
+
+    Args:
+        points: Positions, z up.
+        num: How many to choose, no more than there are.
+        rng: Draws the first, from which the others follow; without it that is the first point.
+    """
+    start = 0 if rng is None or not num else int(rng.integers(len(points)))
+    return farthest_point_sample(points[:, :2], num, start=start)
+
+
+def random_samples(
+    points: Float[np.ndarray, "n 3"], num: int, rng: np.random.Generator | None
+) -> Int64[np.ndarray, " num"]:
+    """Choose points at random, each as likely: the paper's ablation, which crowds near the sensor.
+
+    Args:
+        points: Positions.
+        num: How many to choose, no more than there are.
+        rng: Draws.
+
+    Raises:
+        ValueError: If `rng` is None.
+    """
+    if rng is None:
+        raise ValueError("rng must be a generator to choose samples at random, got None; pass one")
+    return rng.permutation(len(points))[:num]
+
+
 def sample_units(
     points: Float[np.ndarray, "n 3"],
     candidate: Bool[np.ndarray, " n"],
     num_units: int,
     *,
     context: FindContext = nearest_context,
+    choose: ChooseSamples = farthest_from_above,
     rng: np.random.Generator | None = None,
 ) -> Units:
-    """Spread units over the candidates by farthest point sampling from above.
+    """Put units at some of the candidates, by farthest point sampling from above.
 
     Args:
         points: Positions, z up.
@@ -135,8 +171,9 @@ def sample_units(
         context: Lists the points of each unit: `nearest_context` or `pillar_context`, with other
             values through `functools.partial`. A unit without any would have no features and is an
             error.
-        rng: Draws the first unit, from which the others follow; without it that is the first
-            candidate.
+        choose: Picks the candidates that units are sampled at: `farthest_from_above` or
+            `random_samples`.
+        rng: Draws for `choose`; without it the first unit is at the first candidate.
 
     Returns:
         Units in the order of sampling, none of them in a cluster.
@@ -160,8 +197,7 @@ def sample_units(
     index = np.flatnonzero(candidate)
     num_units = min(num_units, len(index))
     among = points[index]
-    start = 0 if rng is None or not num_units else int(rng.integers(len(index)))
-    chosen = farthest_point_sample(among[:, :2], num_units, start=start)
+    chosen = choose(among, num_units, rng)
     indices, splits = context(among, among[chosen])
     size = np.diff(splits)
     if not size.all():
@@ -300,6 +336,7 @@ def contrastive_units(
     context: FindContext = nearest_context,
     objects: FindObjects = cluster_objects,
     belongs: Callable[[Units, np.ndarray], np.ndarray] = main_cluster,
+    choose: ChooseSamples = farthest_from_above,
     rng: np.random.Generator | None = None,
 ) -> Units:
     """Build the contrastive units of a scan: sampled from above, one for each object found.
@@ -318,7 +355,9 @@ def contrastive_units(
         belongs: Tells the cluster of each unit, from the units and the cluster of each point:
             `main_cluster`, or `center_cluster`. The paper says that units "fall into" clusters; by
             the former twice as many cars become one unit, and the units are no more mixed.
-        rng: Draws the first unit; without it that is the first candidate.
+        choose: Picks the points that units are sampled at: `farthest_from_above` or
+            `random_samples`.
+        rng: Draws for `choose`; without it the first unit is at the first candidate.
 
     Returns:
         At most `num_units` units, in the order of sampling.
@@ -341,7 +380,8 @@ def contrastive_units(
     points = require_points(points, dims=(3,))
     visible = _require_mask("visible", visible, len(points))
     ground = _require_mask("ground", ground, len(points))
-    units = sample_units(points, visible & ~ground, num_units, context=context, rng=rng)
+    among = visible & ~ground
+    units = sample_units(points, among, num_units, context=context, choose=choose, rng=rng)
     return merge_units(units, belongs(units, objects(points, ground)))
 
 

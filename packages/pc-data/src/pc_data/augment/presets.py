@@ -141,13 +141,21 @@ SLIDR_CLOUD: Steps = (
 """SLidR (Sautier et al., CVPR 2022) and CSC (Chen et al., CVPR 2024), pre-training (its images and
 cuboids: `pc_data.augment.views.slidr_view`) and fine-tuning."""
 
-CROSSMODAL_PRETRAINING: Steps = (
-    partial(rotate, axis="z", max_angle=pi),
-    partial(scale, low=0.8, high=1.25),
-    partial(flip_axes, axes=("x", "y"), probability=0.5),
-)
-"""The cross-modal contrastive units (2024, Sec. II-A) name rotation, scaling and flips; the ranges
-are those of ProposalContrast (Yin et al., ECCV 2022)."""
+def crossmodal_view(*, low: float = 0.8, high: float = 1.25) -> Steps:
+    """A cloud of the cross-modal contrastive units, scaled by a factor of that range.
+
+    Source: Cai et al. (2024), Sec. II-A, which names rotation, scaling and flips; the ranges are
+        those of ProposalContrast (Yin et al., ECCV 2022).
+    """
+    return (
+        partial(rotate, axis="z", max_angle=pi),
+        partial(scale, low=low, high=high),
+        partial(flip_axes, axes=("x", "y"), probability=0.5),
+    )
+
+
+CROSSMODAL_PRETRAINING: Steps = crossmodal_view()
+"""The same with ProposalContrast's range."""
 
 WAYMO_DETECTION: Steps = (
     partial(flip_axes, axes=("x", "y"), probability=0.5),
