@@ -53,6 +53,19 @@ def test_released_differs_where_the_code_does():
     assert config.data.split == "all"
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_mixed_precision_as_in_the_released_code(name):
+    assert PRESETS[name]().hardware.precision == "32"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_size": 1, "mix_probability": 0}, {"reconstruct": ()}, {"contrast_weight": 0}],
+)
+def test_what_is_left_out_may_be_left_out(changes):
+    Config(data=DataConfig(root=Path("x")), **changes)
+
+
 def test_datasets_of_the_presets():
     names = {
         name: [data.name for data in (make().data, *make().more_data)]
@@ -78,6 +91,15 @@ def test_datasets_of_the_presets():
         ({"mask_rate": -0.1}, "mask_rate must be 0 or more, got -0.1"),
         ({"mask_rate": 0}, "mask_rate 0 hides nothing to reconstruct color, normal from"),
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
+        ({"batch_size": 1}, "batch_size 1 leaves no second scan to mix with; raise it"),
+        (
+            {"voxel_size": 0.05},
+            "match_radius 0.03 is below voxel_size 0.05: two views hardly share",
+        ),
+        ({"features": ("red", "gren")}, "no feature is called 'gren'; the nearest are: green"),
+        ({"features": ROOM_FEATURES[:3]}, "reconstruct normal needs normal_x, normal_y, normal_z"),
+        ({"reconstruct": (), "contrast_weight": 0}, "leaves nothing to learn"),
+        ({"reconstruct_weight": 0, "contrast_weight": 0}, "leaves nothing to learn"),
     ],
 )
 def test_limits(changes, match):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from msc.cli import main
 
 
@@ -35,6 +36,19 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
     assert "--mask_rate" in done.stdout
     assert "hidden in each view" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("preset", "recipe"),
+    [
+        ("lidar", "pc-train finetune --backbone"),
+        ("small", "pc-train finetune --preset rooms --data.name"),
+    ],
+)
+def test_what_comes_next(monkeypatch, capsys, preset, recipe):
+    monkeypatch.setattr("msc.pretrain.pretrain", lambda config: config.out / "weights")
+    assert main(["pretrain", f"--preset={preset}", "--data.root=x"]) == 0
+    assert f"next: {recipe}" in capsys.readouterr().out
 
 
 def test_overview_names_the_commands(capsys):

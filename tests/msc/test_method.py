@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from msc.method import MSC, columns_of, mix_scans
+from msc.method import MSC, mix_scans
+from msc.pictures import as_colors
 from msc.samples import ViewPair, make_views
+from msc.targets import columns_of
 from pc_backbones import create_backbone
 from pc_data.features import ROOM_FEATURES
-from pc_data.loading import sample_rng
+from pc_data.loading import Samples, StepLoader, sample_rng
 from torch.nn import functional
 
 from tests.msc.test_samples import room
@@ -95,6 +97,40 @@ def test_mixing_merges_neighbours():
     assert not batch.query.batch.equal(scan)
     apart = ViewPair.pack(samples_of(5, mix_probability=0.0))
     assert torch.equal(mix_scans(apart), apart.query.batch)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_same_scans_are_mixed_whatever_the_number_of_processes(world_size):
+    rooms = [replace(room(60, seed=seed), name=str(seed)) for seed in range(9)]
+    samples = Samples([(rooms, make_views)], seed=1)
+
+    def mixed(num_processes):
+        """Of each step the scans, with the one that each of them is seen in."""
+        size = 8 // num_processes
+        loaders = [
+            StepLoader(samples, batch_size=size, num_steps=3, rank=rank, world_size=num_processes)
+            for rank in range(num_processes)
+        ]
+        return [set().union(*map(_seen_in, batches)) for batches in zip(*loaders, strict=True)]
+
+    steps = mixed(1)
+    assert any(name != other for step in steps for name, other in step)
+    assert mixed(world_size) == steps
+
+
+def _seen_in(batch):
+    scan = mix_scans(batch)
+    own = batch.query.batch.tolist()
+    return {(batch.names[i], batch.names[j]) for i, j in zip(own, scan.tolist(), strict=True)}
+
+
+def test_greys_of_a_reconstruction_are_those_of_the_truth():
+    truth = torch.linspace(-1, 2, 101)[:, None]
+    nearly_constant = 0.5 + 1e-3 * truth
+    shown = as_colors(nearly_constant, "intensity", like=truth)
+    assert shown.shape == (101, 3)
+    assert abs(shown - 0.5).max() < 0.01
+    assert as_colors(truth, "intensity").max() == 1
 
 
 def test_mixing_changes_the_query_and_not_the_key():

@@ -86,9 +86,7 @@ def test_lidar_has_no_color(street_world, tmp_path):
     command = ["pretrain", "--preset=lidar", f"--data.root={street_world}", *small]
     hardware = ["--hardware.num_workers=0", "--hardware.accelerator=cpu"]
     assert main([*command, *hardware, "--batch_size=2", "--max_steps=3", f"--out={out}"]) == 0
-    assert read_card(out / "backbone.safetensors")["card"]["features"] == [
-        *("x", "y", "z", "intensity")
-    ]
+    assert read_card(out / "backbone.safetensors")["card"]["features"] == ["intensity"]
     probe = ["probe", f"--backbone={out}", f"--data.root={street_world}", "--batch_size=1"]
     assert pc_train([*probe, *hardware, "--max_steps=2", f"--out={tmp_path / 'probe'}"]) == 0
 
@@ -99,6 +97,13 @@ def test_pointcontrast(rooms, tmp_path):
     hardware = ["--hardware.num_workers=0", "--hardware.accelerator=cpu"]
     assert main([*words, *small, *hardware, f"--out={tmp_path / 'run'}"]) == 0
     assert "Reconstruction" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_second_dataset_that_lacks_an_input(rooms, street_world, tmp_path, capsys):
+    more = json.dumps([{"name": "nuscenes", "root": str(street_world)}])
+    assert main(_pretrain(rooms, tmp_path / "run", "--more_data", more)) == 2
+    assert "has no color, which the features red, green, blue are" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetune_with_the_paper_recipe(rooms, tmp_path):

@@ -309,6 +309,22 @@ def test_saved_and_loaded(tmp_path):
             r"is \(3, 4\) instead of \(taps, in, out\)",
         ),
         (
+            lambda t: t | {"convtr4p16s2.kernel": torch.tensor(1.0)},
+            r"is \(\) instead of \(taps, in, out\)",
+        ),
+        (
+            lambda t: t | {"conv0p1s1.kernel": torch.ones(8, 2, 3)},
+            r"the stem's kernel \(3, 2, 2, 2, 2\) is even",
+        ),
+        *(
+            (
+                lambda t, shape=shape: t | {"block5.0.downsample.0.kernel": torch.ones(shape)},
+                r"1 wrong shape: decoder\.0\.blocks\.0\.shortcut\.0\.weight \(",
+            )
+            for shape in ((), (5,), (13, 9))
+        ),
+        (lambda t: t | {"final.kernel": torch.ones(6)}, r"the head has a weight \(6,\)"),
+        (
             lambda t: t | {"block3.7.conv1.kernel": torch.ones(27, 6, 6)},
             r"1 unexpected: encoder\.2\.blocks\.7\.conv1\.weight",
         ),

@@ -11,6 +11,8 @@ from pc_backbones.voxels import cartesian_cells, find_voxels
 from torch import nn
 from torch.nn import functional
 
+from tests.lanes import unchecked_only
+
 TINY = {
     "voxel_size": 0.5,
     "stem_width": 4,
@@ -333,6 +335,8 @@ def test_file_rebuilds_any_width(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"in_dim": 0}, "in_dim and stem_width must be at least 1, got 0 and 4"),
+        ({"stem_width": 0}, "in_dim and stem_width must be at least 1, got 4 and 0"),
         ({"voxel_size": 0.0}, "voxel_size must be positive metres, got 0"),
         ({"voxel_size": math.nan}, "voxel_size must be positive metres, got nan"),
         ({"stem_kernel": 4}, "stem_kernel must be odd, so that it has a centre; got 4"),
@@ -344,6 +348,25 @@ def test_file_rebuilds_any_width(tmp_path):
 def test_wrong_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
         network(**wrong)
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_features_of_another_network(width):
+    xyz, feat, batch = points(9)
+    feat = feat[:, :1].expand(-1, width)
+    for n in (9, 0):
+        with pytest.raises(ValueError, match=rf"feat must be \[{n}, 4\], .*, got \[{n}, {width}\]"):
+            network()(xyz[:n], feat[:n], batch[:n])
+
+
+@unchecked_only
+@pytest.mark.parametrize("more", [-1, 2])
+def test_features_of_other_points(more):
+    """Too many would not be noticed otherwise."""
+    xyz, feat, batch = points(9)
+    feat = feat[torch.arange(9 + more) % 9]
+    with pytest.raises(ValueError, match=rf"feat must be \[9, 4\], .*, got \[{9 + more}, 4\]"):
+        network()(xyz, feat, batch)
 
 
 @pytest.mark.gpu

@@ -165,8 +165,7 @@ def test_ranks_share_each_joint_batch(world_size):
     steps = zip(names(alone), *map(names, ranks), strict=True)
     for joint, *parts in steps:
         assert all(len(part) == 2 for part in parts)
-        dealt = [name for row in zip(*parts, strict=True) for name in row]
-        assert tuple(dealt) == joint
+        assert tuple(itertools.chain.from_iterable(parts)) == joint
 
 
 def test_resume_with_another_number_of_processes():

@@ -217,3 +217,19 @@ def test_voxels_are_the_networks_own_unless_given():
     backbone.network.voxel_size = 0.02
     assert resolve_voxel_size(0.0, backbone) == 0.02
     assert resolve_voxel_size(0.05, backbone) == 0.05
+
+
+def test_precise_test_beyond_the_field_of_view_is_refused_before_training(
+    backbone, street_world, tmp_path
+):
+    config = ProbeConfig(
+        backbone=backbone,
+        data=DataConfig(root=street_world),
+        out=tmp_path / "run",
+        batch_size=1,
+        precise=True,
+        hardware=HardwareConfig(accelerator="cpu", num_workers=0),
+    )
+    with pytest.raises(ValueError, match="points leave the network's field of view"):
+        downstream.probe(config)
+    assert not config.out.exists()

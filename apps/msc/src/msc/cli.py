@@ -21,10 +21,9 @@ def pretrain(config: Config) -> None:
     weights = pretrain_backbone(config)
     if is_first_process():
         print(f"weights: {weights}; report: {config.out / 'report.html'}")
-        print(
-            f"next: pc-train finetune --preset rooms --backbone {config.out} --data.name scannet "
-            "--data.root LABELLED_DATA --out OUT"
-        )
+        recipe = "--preset rooms --data.name scannet" if "red" in config.features else ""
+        words = f"pc-train finetune {recipe} --backbone {config.out}".split()
+        print("next:", *words, "--data.root LABELLED_DATA --out OUT")
 
 
 def demo(*, out: Path = Path("runs/msc/demo"), num_seeds: int = 2, max_steps: int = 0) -> None:

@@ -15,13 +15,7 @@ from pc_train.schedules import sgd_onecycle
 from torch import Tensor, nn
 
 from msc.samples import ViewPair
-
-TARGETS = {
-    "color": ("red", "green", "blue"),
-    "normal": ("normal_x", "normal_y", "normal_z"),
-    "intensity": ("intensity",),
-}
-"""What can be reconstructed, and the input features that it consists of."""
+from msc.targets import TARGETS, columns_of
 
 _LOSSES = {
     "color": color_reconstruction,
@@ -116,23 +110,6 @@ class MSC(lightning.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """SGD with Nesterov momentum, one cycle of the learning rate."""
         return sgd_onecycle([{"params": list(self.parameters())}], **self.schedule)
-
-
-def columns_of(target: str, features: Sequence[str]) -> list[int]:
-    """Columns of the input that a target consists of.
-
-    Raises:
-        ValueError: If the target is unknown, or not among the features.
-    """
-    if target not in TARGETS:
-        raise ValueError(f"reconstruct must be of {', '.join(TARGETS)}, got {target!r}")
-    missing = [name for name in TARGETS[target] if name not in features]
-    if missing:
-        raise ValueError(
-            f"reconstruct {target} needs {', '.join(missing)} among the features, got "
-            f"{', '.join(features)}; add them, or leave {target} out"
-        )
-    return [list(features).index(name) for name in TARGETS[target]]
 
 
 def mix_scans(batch: ViewPair) -> Int64[Tensor, " n"]:

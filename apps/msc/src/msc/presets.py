@@ -52,7 +52,7 @@ def lidar() -> Config:
     return Config(
         data=DataConfig(name="nuscenes", root=Path()),
         backbone="spunet34",
-        features=("x", "y", "z", "intensity"),
+        features=("intensity",),
         reconstruct=("intensity",),
         voxel_size=0.05,
         mask_size=0.5,

@@ -47,14 +47,14 @@ def find_minkunet(checkpoint: CheckpointFile) -> Parts | None:
             others.append(name)
     for name in tensors:
         if name.endswith("shortcut.0.weight"):
-            tensors[name] = _matrix(tensors[name]).T.contiguous()
+            tensors[name] = _matrix(tensors[name])
         elif name.endswith(("conv.weight", "conv1.weight", "conv2.weight")):
             tensors[name] = _kernel(tensors[name], name, checkpoint.path)
     arguments = unet_arguments(tensors, checkpoint.path)
     head = None
     if head_tensors:
         head_tensors = {
-            name: _matrix(value).T.contiguous() if name == "weight" else value.flatten()
+            name: _matrix(value) if name == "weight" else value.flatten()
             for name, value in head_tensors.items()
         }
         head = linear_head(head_tensors, arguments["decoder_widths"][-1], checkpoint.path)
@@ -104,7 +104,7 @@ def _rename(name: str) -> str:
 
 def _kernel(kernel: Tensor, name: str, file: Path) -> Tensor:
     size = round(kernel.shape[0] ** (1 / 3)) if kernel.ndim == 3 else 0
-    if size**3 != kernel.shape[0]:
+    if not size or size**3 != kernel.shape[0]:
         raise ValueError(
             f"{file}: the kernel {name} is {tuple(kernel.shape)} instead of (taps, in, out) with "
             "a cube of taps"
@@ -114,5 +114,5 @@ def _kernel(kernel: Tensor, name: str, file: Path) -> Tensor:
 
 
 def _matrix(kernel: Tensor) -> Tensor:
-    """A 1x1 kernel (in, out), of some versions (1, in, out)."""
-    return kernel.flatten(0, -2) if kernel.ndim > 1 else kernel
+    """A linear weight (out, in) of a 1x1 kernel (in, out), of some versions (1, in, out)."""
+    return kernel.flatten(0, -2).T.contiguous() if kernel.ndim > 1 else kernel

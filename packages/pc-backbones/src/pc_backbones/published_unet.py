@@ -14,7 +14,7 @@ def unet_arguments(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
     """Widths, depths, stem and input of a `SparseUNet` whose tensors have our names and layouts.
 
     Raises:
-        ValueError: If a stage lacks what tells its width.
+        ValueError: If a stage lacks what tells its width, or the stem's kernel has no centre.
     """
     depth = count_stages(tensors, "encoder")
     decoder_depth = count_stages(tensors, "decoder")
@@ -24,6 +24,8 @@ def unet_arguments(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
             "must be there, and as many"
         )
     stem = _find(tensors, "stem.conv.weight", 5, file)
+    if stem.shape[1] % 2 == 0:
+        raise ValueError(f"{file}: the stem's kernel {tuple(stem.shape)} is even and has no centre")
     encoder = [f"encoder.{stage}" for stage in range(depth)]
     decoder = [f"decoder.{stage}" for stage in range(depth)]
     return {

@@ -99,7 +99,7 @@ class SparseUNet(Backbone):
         super().__init__()
         down_widths = encoder_widths if down_widths is None else down_widths
         stages = (encoder_widths, encoder_depths, decoder_widths, decoder_depths, down_widths)
-        _check(voxel_size, stem_kernel, stages, pooling)
+        _check(in_dim, voxel_size, stem_width, stem_kernel, stages, pooling)
         self.in_dim = in_dim
         self.out_dim = decoder_widths[-1]
         self.num_neighbors = 0
@@ -164,8 +164,14 @@ class SparseUNet(Backbone):
             neighbors: Not used.
 
         Raises:
-            ValueError: If a coordinate is not finite, or the scans span too many voxels.
+            ValueError: If there are not `in_dim` features for each point, a coordinate is not
+                finite, or the scans span too many voxels.
         """
+        if feat.shape != (len(xyz), self.in_dim):
+            raise ValueError(
+                f"feat must be [{len(xyz)}, {self.in_dim}], the features of each point that the "
+                f"network was built for (in_dim), got {list(feat.shape)}"
+            )
         if not len(xyz):
             # Everything gets a gradient, zero: other processes may wait for it.
             nothing = feat.sum() + sum(parameter.sum() for parameter in self.parameters())
@@ -280,8 +286,18 @@ def _blocks(in_dim: int, out_dim: int, depth: int, norm: Norm, block_norm: Norm)
 
 
 def _check(
-    voxel_size: float, stem_kernel: int, stages: Sequence[Sequence[int]], pooling: str
+    in_dim: int,
+    voxel_size: float,
+    stem_width: int,
+    stem_kernel: int,
+    stages: Sequence[Sequence[int]],
+    pooling: str,
 ) -> None:
+    if min(in_dim, stem_width) < 1:
+        raise ValueError(
+            f"in_dim and stem_width must be at least 1, got {in_dim} and {stem_width}; a network "
+            "without input features takes a constant one"
+        )
     if not voxel_size > 0:
         raise ValueError(f"voxel_size must be positive metres, got {voxel_size}")
     if stem_kernel < 1 or stem_kernel % 2 == 0:

@@ -21,13 +21,15 @@ _WAFFLEIRON: dict[str, dict[str, Any]] = {
 }
 _SMALL = {
     "stem_width": 16,
+    "stem_kernel": 3,
     "encoder_widths": (16, 32, 48, 64),
     "encoder_depths": (1, 1, 1, 1),
     "decoder_widths": (64, 48, 32, 32),
     "decoder_depths": (1, 1, 1, 1),
     "norm_momentum": 0.1,  # running statistics keep up with runs of some hundred steps
 }
-# SLidR (Sautier et al., CVPR 2022) on LiDAR; initialised as MinkowskiEngine does.
+# SLidR (Sautier et al., CVPR 2022) on LiDAR; initialised as MinkowskiEngine does, but for the
+# transposed convolutions, whose bound MinkowskiEngine takes from the channels that come out.
 _MINKUNET34 = {
     "voxel_size": 0.1,
     "stem_kernel": 3,

@@ -137,7 +137,9 @@ class _StepSampler(Sampler[list[SampleKey]]):
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch != current:
                 current, order = epoch, epoch_order(self.seed, epoch, self.num_samples)
-            mine = order[position * joint : (position + 1) * joint][self.rank :: self.world_size]
+            # Neighbours stay in one process: a method may mix the scans of a batch in pairs.
+            start = position * joint + self.rank * self.batch_size
+            mine = order[start : start + self.batch_size]
             yield [SampleKey(epoch, int(index)) for index in mine]
 
 

@@ -33,7 +33,8 @@ class SegmentationConfig:
         epochs: Passes over the labelled scans.
         max_steps: End after so many steps instead; 0 for none.
         batch_size: Scans per step, over all devices.
-        augmentation: lidar is ScaLR's, rooms is MSC's.
+        augmentation: lidar is ScaLR's, which moves points and input features apart; cloud is
+            SLidR's, which does not; rooms is MSC's.
         mix_probability: Of laying two training scans over each other (Mix3D); scans then come in
             pairs, so batch_size must be a multiple of twice the number of devices.
         head: norm_linear is ScaLR's batch norm and linear layer, linear is MSC's linear layer.
@@ -72,7 +73,7 @@ class SegmentationConfig:
     epochs: int = 20
     max_steps: int = 0
     batch_size: int = 8
-    augmentation: Literal["lidar", "rooms"] = "lidar"
+    augmentation: Literal["lidar", "cloud", "rooms"] = "lidar"
     mix_probability: float = 0.0
     head: Literal["norm_linear", "linear"] = "norm_linear"
     optimizer: Literal["adamw", "sgd"] = "adamw"

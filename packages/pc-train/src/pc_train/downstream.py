@@ -29,6 +29,7 @@ from pc_train.networks import (
 )
 from pc_train.notices import notice
 from pc_train.pictures import report_segmentation
+from pc_train.precise import require_inside_passes
 from pc_train.runs import open_run, write_json
 from pc_train.samples import AUGMENTATIONS, to_input, training_sample
 from pc_train.schedules import OPTIMIZERS
@@ -109,7 +110,7 @@ def evaluate(
             "evaluate on the dataset that the model was trained for"
         )
     voxel_size = backbone.card.get("voxel_size", 0.0)
-    _check_first(dataset, backbone, voxel_size=voxel_size)
+    _check_first(dataset, backbone, voxel_size=voxel_size, precise=precise)
     open_run(out, to_yaml({"run": run, "data": data, "precise": precise}))
     model = SegmentationModel(backbone.network, head)
     score = score_model(
@@ -135,7 +136,7 @@ def _run(
     samples, steps_per_epoch = _training_samples(config, train, backbone, voxel_size=voxel_size)
     # Before anything is written: damaged data shows at once.
     samples[SampleKey(0, 0)]
-    _check_first(val, backbone, voxel_size=voxel_size)
+    _check_first(val, backbone, voxel_size=voxel_size, precise=config.precise)
     open_run(config.out, to_yaml(config), inputs=_input_files(config))
     finished = config.out / "scores.json"
     if finished.is_file():
@@ -261,11 +262,14 @@ def _count_steps(config: SegmentationConfig, num_chosen: int, num_scans: int) ->
     return count_joint_batches(num_chosen, config.batch_size)
 
 
-def _check_first(dataset: Reader, backbone: NamedBackbone, *, voxel_size: float) -> None:
+def _check_first(
+    dataset: Reader, backbone: NamedBackbone, *, voxel_size: float, precise: bool
+) -> None:
     """Read the first scan to evaluate on before work is spent on a score.
 
     Raises:
-        DataError: If it is damaged or has no labels.
+        DataError: If it is damaged, has no labels, or leaves the network's field of view in the
+            precise test.
     """
     scan = dataset[0]
     if scan.labels is None:
@@ -274,6 +278,8 @@ def _check_first(dataset: Reader, backbone: NamedBackbone, *, voxel_size: float)
             "score needs a split with labels"
         )
     sample_to_score(scan, dataset, backbone, voxel_size=voxel_size)
+    if precise:
+        require_inside_passes(scan, backbone.network.fov)
 
 
 def _read_score(file: Path) -> Score:

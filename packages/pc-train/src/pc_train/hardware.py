@@ -14,7 +14,7 @@ class HardwareConfig:
         accelerator: auto takes a GPU if there is one.
         devices: Devices on this machine; 0 takes all (one process on a CPU).
         num_nodes: Machines; start the same command on each through torchrun or Slurm.
-        precision: auto is 16-bit mixed precision on a GPU (as the paper) and 32-bit on a CPU.
+        precision: auto is 16-bit mixed precision on a GPU and 32-bit on a CPU.
         num_workers: Loader processes for each device.
         num_threads: Threads of a process on a CPU; 0 leaves it to PyTorch. Small sparse networks
             are fastest with 1.

@@ -77,11 +77,11 @@ def precise_scores(
     if not len(scan):
         raise DataError(f"scan {scan.name} has no points to predict; leave it out")
     model.eval().to(device)
-    centered = center_shift(_seen_alone(scan), np.random.default_rng(0))  # draws nothing
+    centered = _centered(scan)
     scores = torch.empty(0)  # the first answer tells the number of classes
     for done, (turn, scale, weight) in enumerate(PASSES, start=1):
-        seen = augment.move(centered, scale * np.round(rotation_about(2, turn * np.pi / 2)))
-        _require_inside(seen, model)
+        seen = _moved(centered, turn, scale)
+        _require_inside(seen, model.backbone.fov)
         feat = point_features(
             seen, features, intensity_mean=intensity_mean, intensity_std=intensity_std
         )
@@ -129,15 +129,34 @@ def fragments(
     return (order[first + i % count] for i in range(count.max(initial=0)))
 
 
-def _seen_alone(scan: Scan) -> Scan:
+def require_inside_passes(scan: Scan, fov: Float[torch.Tensor, "2 3"] | None) -> None:
+    """Check that a scan stays in a network's field of view in every pass.
+
+    Args:
+        scan: Any scan.
+        fov: Lower and upper corner in metres; None for none.
+
+    Raises:
+        DataError: If a point leaves it.
+    """
+    centered = _centered(scan)
+    for turn, scale, _ in PASSES:
+        _require_inside(_moved(centered, turn, scale), fov)
+
+
+def _centered(scan: Scan) -> Scan:
     """What a network sees of a scan: there is nothing else to move twelve times."""
-    return dataclasses.replace(
+    bare = dataclasses.replace(
         scan, labels=None, instance=None, time=None, boxes=None, cameras=(), pose=None
     )
+    return center_shift(bare, np.random.default_rng(0))  # draws nothing
 
 
-def _require_inside(seen: Scan, model: SegmentationModel) -> None:
-    fov = model.backbone.fov
+def _moved(centered: Scan, turn: int, scale: float) -> Scan:
+    return augment.move(centered, scale * np.round(rotation_about(2, turn * np.pi / 2)))
+
+
+def _require_inside(seen: Scan, fov: Float[torch.Tensor, "2 3"] | None) -> None:
     if fov is None:
         return
     low, high = fov.tolist()

@@ -124,14 +124,16 @@ def run_pretraining(
         The file with the backbone's weights.
 
     Raises:
-        DataError: If the first scan is damaged; nothing is written then.
+        DataError: If the first scan of a dataset is damaged or lacks what a sample needs; nothing
+            is written then.
         ValueError: If the settings do not fit the data, the run folder belongs to another run, or
             `start_from` has changed since the run began.
     """
     samples = Samples(sources, seed=config.seed, on_error=config.on_error)
     steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
     num_steps = config.max_steps or config.epochs * steps_per_epoch
-    first = samples[SampleKey(0, 0)]  # before anything is written: damaged data shows at once
+    # Before anything is written: data that is damaged or lacks an input shows at once.
+    first, *_ = [samples[SampleKey(0, int(start))] for start in samples.starts[:-1]]
     start = config.start_from
     open_run(
         config.out, to_yaml(config), inputs={"start_from": weights_file(start)} if start else {}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from pc_data.augment import Box, crop_nearest, flip, inside_box, rotate_z, scale
-from pc_data.augment.presets import room_segmentation, run
+from pc_data.augment.presets import SLIDR_CLOUD, room_segmentation, run
 from pc_data.batch import PointBatch, to_batch
 from pc_data.errors import DataError
 from pc_data.features import LIDAR_FEATURES, point_features
@@ -54,13 +54,37 @@ def augment_lidar(
 
     Source: the downstream training of ScaLR's released code (Puy et al., CVPR 2024).
     """
-    labels = _labels_of(scan)
-    kept = voxel_subsample(scan.xyz, voxel_size, rng=rng)[0]
-    scan = scan.select(np.union1d(kept, np.flatnonzero(labels >= 0)) if keep_labelled else kept)
-    scan = crop_nearest(scan, rng, max_points=max_points)
+    scan = _thinned(scan, rng, voxel_size, max_points, keep_labelled)
     seen = flip(rotate_z(scan, rng), rng)
     felt = scale(rotate_z(scan, rng), rng)
     return Augmented(seen=seen, felt=felt)
+
+
+def augment_cloud(
+    scan: Scan,
+    rng: np.random.Generator,
+    *,
+    voxel_size: float = 0.1,
+    max_points: int = 20_000,
+    keep_labelled: bool = False,
+) -> Augmented:
+    """Rotate and flip a LiDAR scan; input features tell of the points where they are.
+
+    Args:
+        scan: A labelled scan.
+        rng: Draws the augmentation.
+        voxel_size: Metres; one random point of each voxel stays.
+        max_points: The nearest to a random point stay.
+        keep_labelled: All points whose label is not -1 survive the voxels, for training on few.
+
+    Raises:
+        DataError: If the scan has no labels.
+
+    Source: the downstream training of SLidR (Sautier et al., CVPR 2022) and CSC (Chen et al.,
+        CVPR 2024), which keep all points; a budget is ours.
+    """
+    scan = run(SLIDR_CLOUD, _thinned(scan, rng, voxel_size, max_points, keep_labelled), rng)
+    return Augmented(seen=scan, felt=scan)
 
 
 def augment_room(
@@ -94,8 +118,25 @@ def augment_room(
     return Augmented(seen=room, felt=room)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augmented]] = {"lidar": augment_lidar, "rooms": augment_room}
+AUGMENTATIONS: dict[str, Callable[..., Augmented]] = {
+    "lidar": augment_lidar,
+    "cloud": augment_cloud,
+    "rooms": augment_room,
+}
 """By the name that settings give them."""
+
+
+def _thinned(
+    scan: Scan,
+    rng: np.random.Generator,
+    voxel_size: float,
+    max_points: int,
+    keep_labelled: bool,
+) -> Scan:
+    labels = _labels_of(scan)
+    kept = voxel_subsample(scan.xyz, voxel_size, rng=rng)[0]
+    scan = scan.select(np.union1d(kept, np.flatnonzero(labels >= 0)) if keep_labelled else kept)
+    return crop_nearest(scan, rng, max_points=max_points)
 
 
 def to_input(

@@ -141,6 +141,7 @@ SLIDR_CLOUD: Steps = (
 """SLidR (Sautier et al., CVPR 2022) and CSC (Chen et al., CVPR 2024), pre-training (its images and
 cuboids: `pc_data.augment.views.slidr_view`) and fine-tuning."""
 
+
 def crossmodal_view(*, low: float = 0.8, high: float = 1.25) -> Steps:
     """A cloud of the cross-modal contrastive units, scaled by a factor of that range.
 
