@@ -1,0 +1,1 @@
+"""Cross-modal self-supervised learning with effective contrastive units (Cai et al., 2024)."""

@@ -1,0 +1,58 @@
+"""The `crossmodal` command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pc_data.commandline import run
+from pc_train.notices import is_first_process
+
+from crossmodal.config import Config
+from crossmodal.presets import PRESETS
+
+
+def pretrain(config: Config) -> None:
+    """Pre-train a point-cloud backbone on units that images and points share.
+
+    Args:
+        config: Data, network and optimisation.
+    """
+    from crossmodal.pretrain import pretrain as pretrain_backbone
+
+    weights = pretrain_backbone(config)
+    if is_first_process():
+        print(f"weights: {weights}; report: {config.out / 'report.html'}")
+        print(f"next: pc-train probe --backbone {config.out} --data.root LABELLED_DATA --out OUT")
+
+
+def demo(
+    *, out: Path = Path("runs/crossmodal/demo"), num_seeds: int = 2, max_steps: int = 0
+) -> None:
+    """Show on synthetic streets that pre-training helps, in minutes on a laptop.
+
+    Args:
+        out: Folder for the world, the runs, summary.json and report.html.
+        num_seeds: How often pre-training, probing and fine-tuning are repeated.
+        max_steps: Cut every run to so many steps, on a smaller world; 0 for the full demo.
+    """
+    from pc_train.demo import run_demo
+    from pc_train.demo_report import summary_text
+
+    from crossmodal.demo import DEMO
+
+    print(summary_text(run_demo(DEMO, out, num_seeds=num_seeds, max_steps=max_steps), out))
+    print("next: crossmodal pretrain --preset small --data.root YOUR_NUSCENES --out runs/mine")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `crossmodal`.
+
+    Args:
+        argv: The arguments; those of the process by default.
+    """
+    return run(
+        {"demo": demo, "pretrain": pretrain},
+        prog="crossmodal",
+        description="Contrastive units that points and images share (Cai et al., 2024).",
+        presets={"pretrain": PRESETS},
+        argv=argv,
+    )
