@@ -72,7 +72,7 @@ def _matrix(row):
 
 
 def test_same_seed_same_bytes(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("pc_data.synthetic.output._num_cores", lambda: 1)
+    monkeypatch.setattr("pc_data.synthetic.output.num_cores", lambda: 1)
     make_street_nuscenes(tmp_path / "again", seed=5, **_SMALL)
     assert _tree_hash(tmp_path / "again") == _tree_hash(root)
 

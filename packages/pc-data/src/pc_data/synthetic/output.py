@@ -37,7 +37,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -60,7 +61,7 @@ def make_frames(
     Yields:
         Scene number, frame number, the scene and what `make_frame` returned.
     """
-    pool = ThreadPoolExecutor(max_workers=_num_cores())
+    pool = ThreadPoolExecutor(max_workers=num_cores())
     waiting: deque[tuple[int, int, Future, Future]] = deque()
 
     def later(index: int, frame: int, scene: Future) -> FrameT:
@@ -76,7 +77,7 @@ def make_frames(
             for frame in range(num_frames):
                 job = pool.submit(later, index, frame, scene)
                 waiting.append((index, frame, scene, job))
-            while len(waiting) > 2 * num_frames + 2 * _num_cores():
+            while len(waiting) > 2 * num_frames + 2 * num_cores():
                 yield done()
         while waiting:
             yield done()

@@ -67,20 +67,14 @@ def make_room_sun_rgbd(
     """
     if num_points < 1:
         raise ValueError(f"num_points must be at least 1, got {num_points}")
-    numbers: dict[bool, list[int]] = {False: [], True: []}
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames}")
     with whole_folder(out) as root:
         folder = root / "sunrgbd_trainval"
         for name in _FOLDERS:
             (folder / name).mkdir(parents=True)
-        write = partial(_write_room, folder, seed, num_points)
-
-        def write_and_list(index: int, room: Room, is_val: bool) -> None:
-            numbers[is_val].extend(write(index, room))
-
-        make_rooms(
-            write_and_list,
+        written = make_rooms(
+            partial(_write_room, folder, seed, num_points),
             num_scenes=num_scenes,
             seed=seed,
             val_fraction=val_fraction,
@@ -90,16 +84,21 @@ def make_room_sun_rgbd(
             progress=progress,
         )
         for split, is_val in (("train", False), ("val", True)):
-            text = "".join(f"{number}\n" for number in sorted(numbers[is_val]))
+            listed = [
+                number for validates, part in written if validates == is_val for number in part
+            ]
+            text = "".join(f"{number}\n" for number in listed)
             (folder / f"{split}_data_idx.txt").write_text(text)
 
 
-def _write_room(folder: Path, seed: int, num_points: int, index: int, room: Room) -> list[int]:
+def _write_room(
+    folder: Path, seed: int, num_points: int, index: int, room: Room, is_val: bool
+) -> tuple[bool, list[int]]:
     first = index * len(room.frames) + 1
     for number, frame in enumerate(room.frames, start=first):
         rng = np.random.default_rng((seed, number, 53))
         _write_frame(folder, f"{number:06d}", room, frame, num_points, rng)
-    return list(range(first, first + len(room.frames)))
+    return is_val, list(range(first, first + len(room.frames)))
 
 
 def _write_frame(
