@@ -19,7 +19,7 @@ from msc.pretrain import load_method, open_samples, pretrain
 # The network is too small for two threads; the other core prepares the samples.
 _CPU = HardwareConfig(accelerator="cpu", num_workers=1, num_threads=1)
 _LATER = DataConfig(root=Path(), name="scannet")  # the demo fills it in
-_VOXEL = 0.1
+_VOXEL = 0.08
 
 
 def _make_world(root: Path, small: bool) -> None:
@@ -83,7 +83,7 @@ DEMO = Demo(
     data=_LATER,
     make_world=_make_world,
     pretrain=_pretrain,
-    pretraining_steps=400,
+    pretraining_steps=340,
     features=ROOM_FEATURES,
     probing=ProbeConfig(
         backbone=Path(),
@@ -100,7 +100,7 @@ DEMO = Demo(
         data=_LATER,
         out=Path(),
         fraction=0.01,
-        max_steps=80,
+        max_steps=100,
         batch_size=1,
         warmup_epochs=9,  # of one step each
         lr=2e-3,
