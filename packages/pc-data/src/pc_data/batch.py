@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from pc_data.scan import Scan
 
 
+@runtime_checkable
 class Packable(Protocol):
     """What loaders ask of a class of samples: names, and a way to join several.
 
