@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from crossmodal.cli import main
 
 
+@pytest.mark.slow
 def test_ten_step_demo(tmp_path, capsys):
     out = tmp_path / "demo"
     assert main(["demo", f"--out={out}", "--num_seeds=1", "--max_steps=10"]) == 0

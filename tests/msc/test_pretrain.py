@@ -66,6 +66,7 @@ def test_real_rooms(tmp_path):
     assert page.count("data:image/png") >= 4  # loss, two reconstructions, features
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(rooms, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(_pretrain(rooms, whole)) == 0
