@@ -1,5 +1,6 @@
 """Files that are either whole or not there, whatever kills the process."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,8 +32,23 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without it
+            raise
     finally:
         os.close(folder)
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Remove what killed processes left of files that they were writing.
+
+    Args:
+        folder: In which nobody writes such files at the moment.
+        name: Of the files; a pattern as of glob.
+    """
+    for path in folder.glob(f".{name}.*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
