@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pc_losses import feature_spread, negative_similarity
+from pc_losses.health import effective_rank
 
 from tests.lanes import unchecked_only
 
@@ -70,6 +71,7 @@ def test_bounds_and_symmetry(n, c, seed):
 def test_no_gradient_is_kept():
     features = torch.randn(5, 3, requires_grad=True)
     assert not feature_spread(features).requires_grad
+    assert not effective_rank(features).requires_grad
     assert not negative_similarity(features, features).requires_grad
 
 
@@ -84,3 +86,22 @@ def test_fewer_than_two_have_neither(n):
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"must both be \[p, c\], got \[3, 4\] and \[2, 4\]; give"):
         negative_similarity(torch.zeros(3, 4), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(("n", "c"), [(1, 1), (1, 4), (3, 7), (40, 6)])
+def test_effective_rank_by_singular_values(n, c):
+    features, _ = random_pair(n, c)
+    values = torch.linalg.svdvals(features)
+    share = (values / values.sum()).tolist()
+    expected = math.exp(-sum(p * math.log(p) for p in share))
+    assert float(effective_rank(features)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_effective_rank_of_known_features():
+    assert float(effective_rank(torch.eye(5).repeat(3, 1))) == pytest.approx(5)
+    assert float(effective_rank(torch.diag(torch.tensor([2.0, 2, 0, 0])))) == pytest.approx(2)
+    collapsed = torch.linspace(0.1, 1, 4000)[:, None] * torch.tensor([1.0, -2, 0.5, 3])
+    assert float(effective_rank(collapsed)) == pytest.approx(1, abs=1e-3)
+    assert float(effective_rank(collapsed.half())) == pytest.approx(1, abs=1e-2)
+    assert effective_rank(torch.zeros(4, 3)).isnan()
+    assert effective_rank(torch.zeros(0, 3)).isnan()

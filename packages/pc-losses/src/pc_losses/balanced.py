@@ -94,9 +94,14 @@ def find_negatives(guide: Float[Tensor, "p d"], *, rank: int) -> Bool[Tensor, "p
 
 
 def scan_sizes(
-    query: Tensor, key: Tensor, batch: Tensor | None, guide: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    batch: Tensor | None,
+    guide: Tensor | None = None,
+    *,
+    name: str = "batch",
 ) -> list[int]:
-    """Count the units of each scan, in order.
+    """Count the units of each scan, in order; errors call the scan of each unit `name`.
 
     Raises:
         ValueError: If the features are not of the same units, or the units not in order of scan.
@@ -114,9 +119,11 @@ def scan_sizes(
     if batch is None:
         return [len(query)]
     if batch.shape != query.shape[:1]:
-        raise ValueError(f"batch must be [{len(query)}], a scan a unit, got {list(batch.shape)}")
+        raise ValueError(f"{name} must be [{len(query)}], a scan a unit, got {list(batch.shape)}")
     if (batch[1:] < batch[:-1]).any():
-        raise ValueError("batch must be sorted, the units of a scan in one run; sort by scan first")
+        raise ValueError(
+            f"{name} must be sorted, the units of a scan in one run; sort by scan first"
+        )
     return batch.unique_consecutive(return_counts=True)[1].tolist()
 
 

@@ -50,3 +50,25 @@ def negative_similarity(
         return query.new_full((), torch.nan)
     total = (query.sum(dim=0) * key.sum(dim=0)).sum()  # of all p * p cosines
     return (total - (query * key).sum()) / (num * (num - 1))
+
+
+@torch.no_grad()
+def effective_rank(feat: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
+    """Count the directions that features really use; watch it while training.
+
+    The exponential of the entropy of the singular values of the features as they are: 1 if all
+    are multiples of one (collapse), at most min(n, c). Of this process's points; no gradient. NaN
+    without points, or if all are zero.
+
+    Source: RankMe (Garrido et al., ICML 2023, arXiv:2210.02885), equation 1. They add 1e-7 to each
+        share; here a share of zero has no part in the entropy.
+    """
+    if not feat.numel():
+        return feat.new_full((), torch.nan)
+    with torch.autocast(feat.device.type, enabled=False):
+        feat = feat.double()
+        small = feat.T @ feat if feat.shape[0] > feat.shape[1] else feat @ feat.T
+        # Squares of the singular values; those that rounding makes negative are none.
+        value = torch.linalg.eigvalsh(small).clamp(min=0).sqrt()
+        share = value / value.sum()
+        return torch.special.entr(share).sum().exp()
