@@ -27,10 +27,25 @@ TINY_MAP = {
     "up_widths": (5, 4),
     "up_strides": (1, 2),
 }
+TINY_POINTNET = {
+    "num_centers": (20, 20, 20),  # all points of the scans that are permuted
+    "radii": (3.0, 5.0, 9.0),
+    "ball_sizes": (20, 20, 20),
+    "widths": ((6, 8), (9, 8), (8, 7)),
+    "up_widths": ((8,), (8, 7)),
+}
 TINY = {
     "inputs": {"num_neighbors": 4},
     "waffleiron": TINY_WAFFLEIRON,
+    "pointnet2": TINY_POINTNET,
     "centerpoint_pillar": TINY_MAP | {"pillar_size": 1.0, "pillar_widths": (8, 6)},
+    "voxelnet": {"fov": TINY_MAP["fov"], "cell_size": (1, 0.5, 0.5), "encoder_widths": (4, 5, 6)},
+    "cylinder3d": {
+        "grid_shape": (25, 16, 8),
+        "point_widths": (6, 8),
+        "base_width": 3,
+        "strides": ((2, 2, 2), (2, 2, 1)),
+    },
     "centerpoint_voxel": TINY_MAP | {"cell_size": (1, 0.5, 0.8), "encoder_widths": (4, 6)},
 }
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from pc_backbones import WaffleIron, create_backbone, list_backbones
-from pc_backbones.heads import linear_probe_head, mlp_head
+from pc_backbones.heads import linear_probe_head, mlp_head, two_conv_head
 
 
 def test_names_are_sorted_and_unique():
     names = list_backbones()
     assert names == sorted(set(names))
     assert {"inputs", "waffleiron_48_768", "spunet34", "minkunet34_cylindrical"} < set(names)
+    assert {"pointnet2_votenet", "pointnet2_depthcontrast", "pointnet2_small"} < set(names)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ def test_names_are_sorted_and_unique():
         ("?", "inputs"),
         ("spunet43", "spunet34"),
         ("MinkUNet34", "minkunet34"),
+        ("pointnet++", "pointnet2"),
     ],
 )
 def test_unknown_name(wrong, nearest):
@@ -58,6 +60,18 @@ def test_names_of_sparse_networks_differ_in_their_arguments():
     assert minkunet.arguments["pooling"] == "first"
 
 
+def test_network_after_js3c_net():
+    with torch.device("meta"):
+        net = create_backbone("spunet_js3c", 1)
+    assert (net.voxel_size, net.out_dim, len(net.encoder)) == (0.1, 16, 6)
+    kernels = [stage.down.conv.weight.shape for stage in net.encoder]
+    assert [tuple(shape) for shape in kernels] == [
+        (width + 16, 2, 2, 2, width) for width in (16, 32, 48, 64, 80, 96)
+    ]
+    assert all(len(stage.blocks) == 1 for stage in (*net.encoder, *net.decoder))
+    assert {m.eps for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)} == {1e-4}
+
+
 def test_input_features_need_no_box():
     backbone = create_backbone("inputs", 6, fov=None, num_neighbors=0)
     assert backbone.fov is None
@@ -76,3 +90,12 @@ def test_mlp_head_widths():
         (7, 6),
         (3, 7),
     ]
+
+
+def test_decoder_of_two_convolutions():
+    head = two_conv_head(6, 3).eval()
+    shapes = [tuple(layer.weight.shape) for layer in head if layer is not head[2]]
+    assert shapes == [(6, 6), (6,), (3, 6)]
+    feat = torch.randn(5, 6)
+    hidden = torch.relu(head[1](feat @ head[0].weight.T))
+    torch.testing.assert_close(head(feat), hidden @ head[3].weight.T + head[3].bias)

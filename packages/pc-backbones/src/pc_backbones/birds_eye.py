@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pc_backbones.contract import Backbone
-from pc_backbones.rpn import NORM_EPS, RegionProposalNetwork
+from pc_backbones.rpn import RegionProposalNetwork
 from pc_backbones.voxels import Occupants, VoxelGrid, find_voxels
 from pc_backbones.waffleiron import FieldOfView
 
@@ -218,21 +218,6 @@ class BirdsEyeBackbone(Backbone):
                 f"{num_outside} of {len(xyz)} points lie outside the field of view "
                 f"{low.tolist()} to {high.tolist()} m; crop the scans or pass another fov"
             )
-
-
-class CellNorm(nn.BatchNorm1d):
-    """Batch norm of [n c] as CenterPoint sets it; a single row meets the running statistics."""
-
-    def __init__(self, width: int, momentum: float) -> None:
-        super().__init__(width, eps=NORM_EPS, momentum=momentum)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the parent
-        """Normalise every channel."""
-        if len(input) > 1:
-            return super().forward(input)
-        return functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
 
 
 def scatter_to_map(values: Float[Tensor, "v c"], grid: VoxelGrid) -> Float[Tensor, "b cz y x"]:

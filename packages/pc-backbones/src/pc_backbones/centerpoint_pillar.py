@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pc_backbones.birds_eye import BirdsEyeBackbone, CellNorm, divide_box, scatter_to_map
-from pc_backbones.rpn import RegionProposalNetwork
+from pc_backbones.birds_eye import BirdsEyeBackbone, divide_box, scatter_to_map
+from pc_backbones.norms import RowNorm
+from pc_backbones.rpn import NORM_EPS, RegionProposalNetwork
 from pc_backbones.voxels import Occupants, mean_of_points, read_voxels
 from pc_backbones.waffleiron import FieldOfView
 
@@ -135,7 +136,7 @@ class _PillarLayer(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, norm_momentum: float) -> None:
         super().__init__()
         self.linear = nn.Linear(in_dim, out_dim, bias=False)
-        self.norm = CellNorm(out_dim, norm_momentum)
+        self.norm = RowNorm(out_dim, eps=NORM_EPS, momentum=norm_momentum)
 
     def forward(self, feat: Tensor) -> Tensor:
         return functional.relu(self.norm(self.linear(feat)))

@@ -1,31 +1,28 @@
 """CenterPoint on voxels: sparse 3D convolutions, then a map from above and 2D convolutions."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pc_backbones.birds_eye import BirdsEyeBackbone, CellNorm, divide_box, scatter_to_map
-from pc_backbones.rpn import RegionProposalNetwork
-from pc_backbones.rulebooks import Triple, strided_shape
+from pc_backbones.birds_eye import divide_box
+from pc_backbones.norms import ConvNorm, RowNorm
+from pc_backbones.rpn import NORM_EPS, RegionProposalNetwork
+from pc_backbones.rulebooks import strided_shape
 from pc_backbones.sparse_conv import (
     Rulebook,
-    SparseConv,
     StridedConv,
     SubmanifoldConv,
-    strided_rules,
-    submanifold_rules,
-    without_bfloat16,
 )
-from pc_backbones.voxels import VoxelGrid, mean_of_points
+from pc_backbones.voxel_encoder import FLATTENING, VoxelEncoder, halving_sizes
 from pc_backbones.waffleiron import FieldOfView
 
 _BLOCKS = 2  # residual blocks of each stage
 
 
-class CenterPointVoxel(BirdsEyeBackbone):
+class CenterPointVoxel(VoxelEncoder):
     """Mean of each voxel's points, residual sparse encoder, bird's-eye map, 2D convolutions.
 
     A voxel's input is the mean of `feat` over its points. Nothing else of a point's place enters,
@@ -103,59 +100,23 @@ class CenterPointVoxel(BirdsEyeBackbone):
             "up_strides": tuple(up_strides),
             "norm_momentum": norm_momentum,
         }
-        self._layers = layers
+        self.top_layer = 1
+        self.num_layers, self.flat_width = layers, encoder_widths[-1]
+        norm = partial(RowNorm, eps=NORM_EPS, momentum=norm_momentum)
         first = encoder_widths[0]
-        self.stem = _ConvNorm(SubmanifoldConv(in_dim, first, 3), first, norm_momentum)
+        self.stem = ConvNorm(SubmanifoldConv(in_dim, first, 3), norm(first))
         self.stages = nn.ModuleList([_Stage(None, first, norm_momentum)])
         for narrow, wide in pairwise(encoder_widths):
-            down = _ConvNorm(StridedConv(narrow, wide, (3, 3, 3)), wide, norm_momentum)
+            down = ConvNorm(StridedConv(narrow, wide, (3, 3, 3)), norm(wide))
             self.stages.append(_Stage(down, wide, norm_momentum))
         last = encoder_widths[-1]
-        self.flatten = _ConvNorm(StridedConv(last, last, (1, 1, 3)), last, norm_momentum)
-
-    def _encode(self, xyz: Tensor, feat: Tensor, batch: Tensor, num_scans: int) -> Tensor:
-        with torch.no_grad():
-            grid, occupants = self.box.find_cells(xyz, batch, num_scans)
-            x_size, y_size, z_size = grid.shape
-            grid = grid._replace(shape=(x_size, y_size, z_size + 1))  # a layer on top, always empty
-        with without_bfloat16(xyz.device):
-            tokens, grid = self._convolve(mean_of_points(feat, occupants), grid)
-            return scatter_to_map(tokens, grid)
-
-    def _convolve(self, tokens: Tensor, grid: VoxelGrid) -> tuple[Tensor, VoxelGrid]:
-        around = submanifold_rules(grid, 3)
-        tokens = self.stem(tokens, around)
-        halving = None
-        for number, stage in enumerate(self.stages):
-            if number:
-                halving = strided_rules(grid, **_halving(number == len(self.stages) - 1))
-                grid = halving.target
-                around = submanifold_rules(grid, 3)
-            tokens = stage(tokens, halving, around)
-        flattening = strided_rules(grid, **_FLATTENING)
-        return self.flatten(tokens, flattening), flattening.target
-
-    def _encoded_dim(self) -> int:
-        return self.arguments["encoder_widths"][-1] * self._layers
-
-    def _encoder_groups(self) -> Sequence[nn.Module]:
-        return [self.stem, *self.stages, self.flatten]
-
-
-class _ConvNorm(nn.Module):
-    def __init__(self, conv: SparseConv, width: int, norm_momentum: float) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = CellNorm(width, norm_momentum)
-
-    def forward(self, tokens: Tensor, rules: Rulebook) -> Tensor:
-        return functional.relu(self.norm(self.conv(tokens, rules)))
+        self.flatten = ConvNorm(StridedConv(last, last, (1, 1, 3)), norm(last))
 
 
 class _Stage(nn.Module):
-    """Residual blocks, and what halves the resolution before them."""
+    """Residual blocks, and what halving the resolution before them."""
 
-    def __init__(self, down: _ConvNorm | None, width: int, norm_momentum: float) -> None:
+    def __init__(self, down: ConvNorm | None, width: int, norm_momentum: float) -> None:
         super().__init__()
         self.down = down
         self.blocks = nn.ModuleList(_Block(width, norm_momentum) for _ in range(_BLOCKS))
@@ -174,9 +135,9 @@ class _Block(nn.Module):
     def __init__(self, width: int, norm_momentum: float) -> None:
         super().__init__()
         self.conv1 = SubmanifoldConv(width, width, 3, bias=True)
-        self.norm1 = CellNorm(width, norm_momentum)
+        self.norm1 = RowNorm(width, eps=NORM_EPS, momentum=norm_momentum)
         self.conv2 = SubmanifoldConv(width, width, 3, bias=True)
-        self.norm2 = CellNorm(width, norm_momentum)
+        self.norm2 = RowNorm(width, eps=NORM_EPS, momentum=norm_momentum)
 
     def forward(self, tokens: Tensor, around: Rulebook) -> Tensor:
         hidden = functional.relu(self.norm1(self.conv1(tokens, around)))
@@ -184,22 +145,11 @@ class _Block(nn.Module):
         return functional.relu(hidden + tokens)
 
 
-_FLATTENING: dict[str, Triple] = {
-    "kernel_size": (1, 1, 3),
-    "stride": (1, 1, 2),
-    "padding": (0, 0, 0),
-}
-
-
-def _halving(is_last: bool) -> dict[str, Triple]:
-    return {"kernel_size": (3, 3, 3), "stride": (2, 2, 2), "padding": (1, 1, 0 if is_last else 1)}
-
-
 def _count_layers(num_cells: int, num_stages: int) -> int:
     """Layers along z that the encoder leaves of so many cells; every cell must reach one."""
     shape, highest = (1, 1, num_cells + 1), num_cells - 1
-    strides = [_halving(stage == num_stages - 1) for stage in range(1, num_stages)]
-    for sizes in (*strides, _FLATTENING):
+    strides = [halving_sizes(stage == num_stages - 1) for stage in range(1, num_stages)]
+    for sizes in (*strides, FLATTENING):
         shape = strided_shape(shape, **sizes)
         pad = sizes["padding"][2]
         lowest = max(highest + pad - 1, 0) // 2  # of the layers that the highest one enters

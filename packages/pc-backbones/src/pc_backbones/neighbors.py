@@ -25,6 +25,22 @@ def batch_neighbors(
     Raises:
         ValueError: If `batch` is not sorted.
     """
+    found = []
+    start = 0
+    for count in scan_sizes(batch):
+        scan = xyz[start : start + count].detach()
+        near = _nearest(scan, min(k + 1, count))  # [count k + 1], itself included
+        found.append(_without_self(near, k) + start)
+        start += count
+    return torch.cat(found) if found else xyz.new_empty((0, k), dtype=torch.long)
+
+
+def scan_sizes(batch: Int64[Tensor, " n"]) -> list[int]:
+    """Count the points of each scan that has any.
+
+    Raises:
+        ValueError: If `batch` is not sorted.
+    """
     falls = batch[1:] < batch[:-1]
     if falls.any():
         row = int(falls.int().argmax()) + 1
@@ -32,14 +48,7 @@ def batch_neighbors(
             f"batch must be sorted, got scan {int(batch[row])} after {int(batch[row - 1])} at "
             f"point {row}; reorder the points scan by scan"
         )
-    found = []
-    start = 0
-    for count in torch.unique_consecutive(batch, return_counts=True)[1].tolist():
-        scan = xyz[start : start + count].detach()
-        near = _nearest(scan, min(k + 1, count))  # [count k + 1], itself included
-        found.append(_without_self(near, k) + start)
-        start += count
-    return torch.cat(found) if found else xyz.new_empty((0, k), dtype=torch.long)
+    return torch.unique_consecutive(batch, return_counts=True)[1].tolist()
 
 
 def _nearest(scan: Tensor, k: int) -> Tensor:

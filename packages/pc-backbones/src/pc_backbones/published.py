@@ -1,4 +1,4 @@
-"""Weights as their authors publish them: WaffleIron, SparseUNet, MinkUNet, CenterPoint."""
+"""Weights as their authors publish them: outdoor and indoor networks, told by their tensors."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,16 @@ from pc_backbones.published_minkunet import find_minkunet
 from pc_backbones.published_parts import Published as Published
 from pc_backbones.published_parts import assemble
 from pc_backbones.published_spunet import find_spunet
+from pc_backbones.published_votenet import find_votenet
+from pc_backbones.published_voxelnet import find_voxelnet
 from pc_backbones.published_waffleiron import find_waffleiron
 
-# CenterPoint's voxels before SpUNet: some of their names are the same.
-_FAMILIES = (find_waffleiron, find_centerpoint, find_spunet, find_minkunet)
+# CenterPoint's voxels before VoxelNet and SpUNet: some of their names are the same. PointNet++
+# before all: DepthContrast trains it beside networks that it leaves over.
+_FAMILIES = (
+    *(find_votenet, find_waffleiron, find_centerpoint),
+    *(find_voxelnet, find_spunet, find_minkunet),
+)
 
 
 def load_published(
@@ -37,6 +43,13 @@ def load_published(
     - CenterPoint on pillars or voxels, of det3d (under `state_dict`) or OpenPCDet (`model_state`):
       `CenterPointPillar` or `CenterPointVoxel`. Detection heads are left over. Kernels in any of
       spconv's layouts.
+    - SLidR's and CSC's VoxelNet (under `model_points`): `VoxelNet`, its projection included. They
+      L2-normalise each cell of its map, which is left to the caller. Kernels in any of spconv's
+      layouts.
+    - PointNet++ of VoteNet (under `model_state_dict`) or DepthContrast (`model`): `PointNet2`, with
+      `skip_origin` as they were trained. DepthContrast's query network is taken, and the head is
+      its projection, which it applies to the maximum over a scan's seeds; VoteNet's voting and
+      proposals are left over.
 
     Args:
         path: The checkpoint file, or the folder that holds it as `ckpt_last.pth` or `model.pth`.
@@ -46,7 +59,9 @@ def load_published(
             `cylindrical`. CenterPoint: `fov` and `pillar_size` or `cell_size` (default: Waymo's,
             of pillars with a coarser map and voxels with six heads nuScenes' 0.2 m and 0.075 m, of
             voxels with four inputs ONCE's), `strides` (the first is guessed), `slots` (20 for
-            det3d, whose pillars are arrays of 20 points; 0 for OpenPCDet).
+            det3d, whose pillars are arrays of 20 points; 0 for OpenPCDet). VoxelNet: `fov` and
+            `cell_size` (default: nuScenes', 0.1 m wide and 0.2 m high). PointNet++:
+            `num_centers`, `radii` and `ball_sizes` (default: VoteNet's), `skip_origin`.
 
     Returns:
         The backbone, and its head or None; iterates as these two. Also says which tensors were
@@ -67,5 +82,7 @@ def load_published(
     raise ValueError(
         f"{file} is of none of the known families: WaffleIron (tensors embed.*, waffleiron.*), "
         "Pointcept's SparseUNet (conv_input.*, enc.*, dec.*), SLidR's MinkUNet (conv0p1s1.*, "
-        f"block1.*), CenterPoint (neck.blocks.* or backbone_2d.blocks.*); it holds {first}"
+        "block1.*), CenterPoint (neck.blocks.* or backbone_2d.blocks.*), VoxelNet "
+        "(conv_input.*, conv2.0.0.*), PointNet++ "
+        f"(sa1.mlp_module.*); it holds {first}"
     )

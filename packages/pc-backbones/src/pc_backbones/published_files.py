@@ -1,8 +1,11 @@
 """Checkpoint files of other projects as named tensors, read without executing pickles."""
 
+import io
 import pickle
 import re
 import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +17,15 @@ from torch import Tensor
 FILE_NAMES = ("ckpt_last.pth", "model.pth")
 """What the weights are called in the folder of an unpacked checkpoint."""
 
-_WRAPPERS = ("net", "model_points", "model_point", "state_dict", "model_state")
+_WRAPPERS = (
+    *("net", "model_points", "model_point", "state_dict", "model_state"),
+    *("model_state_dict", "model"),
+)
 _MAX_NESTING = 4
 # What torch.load raises over a damaged file, as found by flipping and cutting bytes.
-_UNREADABLE = (
+UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError),
-    *(LookupError, AttributeError, TypeError, AssertionError),
+    *(LookupError, AttributeError, TypeError, AssertionError, zipfile.BadZipFile),
 )
 # Objects beside the weights (best score, scheduler with its optimiser): never built, see _Ignored.
 _IGNORED = re.compile(
@@ -79,9 +85,9 @@ def read_checkpoint(file: Path) -> CheckpointFile:
     """
     try:
         content = _load_plainly(file)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
-            f"{file} cannot be read as plain tensors ({_reason(error)}); pass a file saved by "
+            f"{file} cannot be read as plain tensors ({reason_of(error)}); pass a file saved by "
             "torch.save without code objects"
         ) from error
     config = content.get("config") if isinstance(content, Mapping) else None
@@ -106,26 +112,49 @@ def read_checkpoint(file: Path) -> CheckpointFile:
     )
 
 
+def load_plain(file: Path, *, map_location: Any = "cpu", mmap: bool = False) -> Any:  # noqa: ANN401
+    """Load tensors and plain values that `torch.save` wrote, executing nothing.
+
+    Raises:
+        UNREADABLE: One of these, of which `reason_of` says what is wrong. An archive that takes
+            more memory than its file is refused: `torch.save` compresses nothing.
+    """
+    _require_unpacked(file)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # damage, an error follows
+        # Of the older format, counts are claims: a file would take memory for what it lacks.
+        source = file if mmap or zipfile.is_zipfile(file) else io.BytesIO(file.read_bytes())
+        return torch.load(source, map_location=map_location, mmap=mmap, weights_only=True)
+
+
+def _require_unpacked(file: Path) -> None:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its archive is compressed, which torch.save does not do")
+
+
 def _load_plainly(file: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    _require_unpacked(file)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except _UNREADABLE:
+    except UNREADABLE:
         names = []  # of the format before zip archives
     inert: list[Any] = [(_Ignored, name) for name in names if _IGNORED.fullmatch(name)]
     if inert:  # an optimiser's state is a defaultdict
         inert += [(_new_dict, "collections.defaultdict"), (dict, "builtins.dict")]
     with torch.serialization.safe_globals(inert):
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_plain(file)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What is wrong, without the advice of torch to trust the file."""
     text = str(error)
     if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"it holds {found[1]}"
+        return f"it holds {found[1][:100]}"
     if text.startswith("Weights only load failed"):
         return "it holds more than tensors, or is damaged"
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0][:200] if text.strip() else type(error).__name__
 
 
 def _check_dense(tensors: Mapping[Any, Tensor], file: Path) -> None:

@@ -61,7 +61,7 @@ def submanifold_rules(grid: VoxelGrid, kernel_size: int) -> Rulebook:
         tables = submanifold_pairs(grid, kernel_size)
     else:
         cube = (kernel_size, kernel_size, kernel_size)
-        _, tables = _implicit_tables(grid, algorithm, cube, submanifold=True)
+        _, tables = implicit_tables(grid, algorithm, cube, submanifold=True)
     return Rulebook(grid, grid, tables, algorithm, submanifold=True)
 
 
@@ -74,7 +74,7 @@ def halving_rules(grid: VoxelGrid) -> Rulebook:
         x_size, y_size, z_size = ((size + 1) // 2 for size in grid.shape)
         # Of an odd size, spconv would drop the last voxel.
         even = grid._replace(shape=(2 * x_size, 2 * y_size, 2 * z_size))
-        indices, tables = _implicit_tables(even, algorithm, (2, 2, 2), stride=(2, 2, 2))
+        indices, tables = implicit_tables(even, algorithm, (2, 2, 2), stride=(2, 2, 2))
         target = VoxelGrid(indices, (x_size, y_size, z_size), grid.num_scans)
     return Rulebook(grid, target, tables, algorithm, submanifold=False)
 
@@ -104,11 +104,49 @@ def strided_rules(
     if algorithm == ConvAlgo.Native:
         target, tables = strided_pairs(grid, **sizes)
     else:
-        indices, tables = _implicit_tables(
+        indices, tables = implicit_tables(
             grid, algorithm, kernel_size, stride=stride, padding=padding
         )
         target = VoxelGrid(indices, shape, grid.num_scans)
     return Rulebook(grid, target, tables, algorithm, submanifold=False)
+
+
+def implicit_tables(
+    grid: VoxelGrid,
+    algorithm: ConvAlgo,
+    kernel_size: Triple,
+    *,
+    stride: Triple = (1, 1, 1),
+    padding: Triple = (0, 0, 0),
+    submanifold: bool = False,
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """Find the voxels that a kernel writes, and spconv's tables for one of its implicit GEMMs.
+
+    Args:
+        grid: Voxels that it reads, on a GPU.
+        algorithm: Which of them.
+        kernel_size: Along x, y and z.
+        stride: Along x, y and z.
+        padding: Empty cells on both sides along x, y and z.
+        submanifold: Whether the voxels stay the same.
+
+    Returns:
+        Indices of the voxels written, and the tables of a `Rulebook`.
+    """
+    indices, _, *tables = spconv_ops.get_indice_pairs_implicit_gemm(
+        grid.indices,
+        grid.num_scans,
+        list(grid.shape),
+        algorithm,
+        ksize=list(kernel_size),
+        stride=list(stride),
+        padding=list(padding),
+        dilation=[1] * 3,
+        out_padding=[0] * 3,
+        subm=submanifold,
+        is_train=True,
+    )
+    return indices, tuple(tables)
 
 
 def without_bfloat16(device: torch.device) -> AbstractContextManager[Any]:
@@ -185,31 +223,6 @@ class DoublingConv(HalvingConv):
 
 def _algorithm(is_cuda: bool, num_taps: int) -> ConvAlgo:
     return ConvAlgo.MaskImplicitGemm if is_cuda and num_taps <= _MAX_TAPS else ConvAlgo.Native
-
-
-def _implicit_tables(
-    grid: VoxelGrid,
-    algorithm: ConvAlgo,
-    kernel_size: Triple,
-    *,
-    stride: Triple = (1, 1, 1),
-    padding: Triple = (0, 0, 0),
-    submanifold: bool = False,
-) -> tuple[Tensor, tuple[Any, ...]]:
-    indices, _, *tables = spconv_ops.get_indice_pairs_implicit_gemm(
-        grid.indices,
-        grid.num_scans,
-        list(grid.shape),
-        algorithm,
-        ksize=list(kernel_size),
-        stride=list(stride),
-        padding=list(padding),
-        dilation=[1] * 3,
-        out_padding=[0] * 3,
-        subm=submanifold,
-        is_train=True,
-    )
-    return indices, tuple(tables)
 
 
 def _convolve(feat: Tensor, weight: Tensor, rules: Rulebook, *, inverse: bool) -> Tensor:

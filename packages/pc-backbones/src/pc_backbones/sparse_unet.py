@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pc_backbones.contract import Backbone
+from pc_backbones.norms import ConvNorm, RowNorm
 from pc_backbones.sparse_conv import (
     DoublingConv,
     HalvingConv,
     Rulebook,
-    SparseConv,
     SubmanifoldConv,
     halving_rules,
     submanifold_rules,
@@ -128,11 +128,11 @@ class SparseUNet(Backbone):
         self._multiple = 2 ** len(encoder_widths) if absolute_grid else None
         self._pool = _POOLING[pooling]
 
-        norm = partial(_BatchNorm, eps=norm_eps, momentum=norm_momentum)
+        norm = partial(RowNorm, eps=norm_eps, momentum=norm_momentum)
         if block_norm_momentum is None:
             block_norm_momentum = norm_momentum
         block_norm = partial(norm, momentum=block_norm_momentum)
-        self.stem = _ConvNorm(SubmanifoldConv(in_dim, stem_width, stem_kernel), norm(stem_width))
+        self.stem = ConvNorm(SubmanifoldConv(in_dim, stem_width, stem_kernel), norm(stem_width))
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         width = stem_width
         for down, out, depth in zip(down_widths, encoder_widths, encoder_depths, strict=True):
@@ -180,7 +180,7 @@ class SparseUNet(Backbone):
             cells = self._to_cells(xyz)
             grid, occupants = find_voxels(cells, batch, multiple=self._multiple)
         with without_bfloat16(xyz.device):
-            feat = feat.to(self.stem.conv.weight.dtype)
+            feat = feat.to(next(self.stem.parameters()).dtype)
             tokens = self._mix(self._pool(feat, occupants), grid)
             return read_voxels(tokens, occupants)
 
@@ -206,27 +206,6 @@ class SparseUNet(Backbone):
         return tokens
 
 
-class _BatchNorm(nn.BatchNorm1d):
-    """Batch norm that trusts its running statistics where a small scan leaves a single voxel."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the parent
-        if len(input) > 1:
-            return super().forward(input)
-        return functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
-
-
-class _ConvNorm(nn.Module):
-    def __init__(self, conv: SparseConv, norm: nn.BatchNorm1d) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = norm
-
-    def forward(self, tokens: Tensor, rules: Rulebook) -> Tensor:
-        return functional.relu(self.norm(self.conv(tokens, rules)))
-
-
 class _DownStage(nn.Module):
     """Half the resolution, then residual blocks; the first widens to `out_dim`."""
 
@@ -234,7 +213,7 @@ class _DownStage(nn.Module):
         self, in_dim: int, down_dim: int, out_dim: int, depth: int, norm: Norm, block_norm: Norm
     ) -> None:
         super().__init__()
-        self.down = _ConvNorm(HalvingConv(in_dim, down_dim), norm(down_dim))
+        self.down = ConvNorm(HalvingConv(in_dim, down_dim), norm(down_dim))
         self.blocks = _blocks(down_dim, out_dim, depth, norm, block_norm)
 
     def forward(self, tokens: Tensor, halving: Rulebook, around: Rulebook) -> Tensor:
@@ -251,7 +230,7 @@ class _UpStage(nn.Module):
         self, in_dim: int, skip_dim: int, out_dim: int, depth: int, norm: Norm, block_norm: Norm
     ) -> None:
         super().__init__()
-        self.up = _ConvNorm(DoublingConv(in_dim, out_dim), norm(out_dim))
+        self.up = ConvNorm(DoublingConv(in_dim, out_dim), norm(out_dim))
         self.blocks = _blocks(out_dim + skip_dim, out_dim, depth, norm, block_norm)
 
     def forward(self, tokens: Tensor, skip: Tensor, halving: Rulebook, around: Rulebook) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from pc_backbones.centerpoint_pillar import CenterPointPillar
 from pc_backbones.contract import Backbone
 from pc_backbones.inputs import InputFeatures
+from pc_backbones.pointnet2 import PointNet2
 from pc_backbones.waffleiron import WaffleIron
 
 _WAFFLEIRON: dict[str, dict[str, Any]] = {
@@ -41,6 +42,22 @@ _MINKUNET34 = {
     "pooling": "first",
     "absolute_grid": True,
 }
+# After the segmentation network of JS3C-Net (Yan et al., AAAI 2021): 7 levels of 16, 32, ..., 112
+# channels, one block a level and side. Where it has pre-activation blocks of one convolution, this
+# has residual blocks of two; its finest level has the stem alone on the way down.
+_JS3C = {
+    "voxel_size": 0.1,
+    "stem_width": 16,
+    "stem_kernel": 3,
+    "encoder_widths": (32, 48, 64, 80, 96, 112),
+    "encoder_depths": (1, 1, 1, 1, 1, 1),
+    "decoder_widths": (96, 80, 64, 48, 32, 16),
+    "decoder_depths": (1, 1, 1, 1, 1, 1),
+    "norm_eps": 1e-4,
+    "norm_momentum": 0.1,
+    "init_std": None,
+    "pooling": "mean",
+}
 _SPARSE_UNET: dict[str, dict[str, Any]] = {
     "sparse_unet": {},
     "spunet34": {},
@@ -49,6 +66,21 @@ _SPARSE_UNET: dict[str, dict[str, Any]] = {
     "minkunet34": _MINKUNET34,
     "minkunet34_cylindrical": {**_MINKUNET34, "cylindrical": True},
     "minkunet14_small": {**_MINKUNET34, **_SMALL, "down_widths": (16, 16, 32, 48)},
+    "spunet_js3c": _JS3C,
+}
+# PointNet++ as in VoteNet (Qi et al., ICCV 2019) and, wider on the way up, in DepthContrast (Zhang
+# et al., ICCV 2021). The small one has half of the centres, farther apart: its balls are wider.
+_POINTNET2: dict[str, dict[str, Any]] = {
+    "pointnet2": {},
+    "pointnet2_votenet": {},
+    "pointnet2_depthcontrast": {"up_widths": ((512, 512), (512, 512))},
+    "pointnet2_small": {
+        "num_centers": (1024, 512, 256, 128),
+        "radii": (0.3, 0.6, 1.2, 1.8),
+        "ball_sizes": (32, 16, 16, 16),
+        "widths": ((32, 32, 64), (64, 64, 128), (64, 64, 128), (64, 64, 128)),
+        "up_widths": ((128, 128), (128, 128)),
+    },
 }
 _SMALL_MAP = {
     "fov": ((-25.6, -25.6, -4.0), (25.6, 25.6, 4.0)),
@@ -94,7 +126,33 @@ CENTERPOINT_VOXEL: dict[str, dict[str, Any]] = {
         "encoder_widths": (8, 16, 32, 32),
     },
 }
-_NAMES = ("inputs", *_WAFFLEIRON, *_SPARSE_UNET, *CENTERPOINT_PILLAR, *CENTERPOINT_VOXEL)
+# As SLidR (Sautier et al., CVPR 2022) and CSC (Chen et al., CVPR 2024) pre-train it.
+_VOXELNET: dict[str, dict[str, Any]] = {
+    "voxelnet": {},
+    "voxelnet_small": {
+        "fov": ((-25.6, -25.6, -4.0), (25.6, 25.6, 4.0)),
+        "cell_size": (0.2, 0.2, 0.2),
+        "encoder_widths": (8, 16, 32, 32),
+        "flat_width": 64,
+        "top_layer": True,  # nobody's weights ask for the uppermost voxels to be lost
+        "norm_momentum": 0.1,
+    },
+}
+# Cylinder3D (Zhu et al., CVPR 2021), and with the inputs and widths that CSC pre-trains.
+_CYLINDER3D: dict[str, dict[str, Any]] = {
+    "cylinder3d": {},
+    "cylinder3d_csc": {"offsets": False, "point_widths": (64, 128, 256, 128)},
+    "cylinder3d_small": {
+        "grid_shape": (240, 180, 16),
+        "point_widths": (32, 64, 64),
+        "base_width": 8,
+        "strides": ((2, 2, 2), (2, 2, 2), (2, 2, 1)),
+    },
+}
+_NAMES = (
+    *("inputs", *_WAFFLEIRON, *_POINTNET2, *_SPARSE_UNET),
+    *(*CENTERPOINT_PILLAR, *CENTERPOINT_VOXEL, *_VOXELNET, *_CYLINDER3D),
+)
 
 
 def list_backbones() -> list[str]:
@@ -139,6 +197,8 @@ def _network(name: str) -> Callable[..., Backbone]:
         return InputFeatures
     if name in _WAFFLEIRON:
         return partial(WaffleIron, **_WAFFLEIRON[name])
+    if name in _POINTNET2:
+        return partial(PointNet2, **_POINTNET2[name])
     if name in CENTERPOINT_PILLAR:
         return partial(CenterPointPillar, **CENTERPOINT_PILLAR[name])
     # The others take seconds: they import spconv.
@@ -146,6 +206,14 @@ def _network(name: str) -> Callable[..., Backbone]:
         from pc_backbones.centerpoint_voxel import CenterPointVoxel
 
         return partial(CenterPointVoxel, **CENTERPOINT_VOXEL[name])
+    if name in _VOXELNET:
+        from pc_backbones.voxelnet import VoxelNet
+
+        return partial(VoxelNet, **_VOXELNET[name])
+    if name in _CYLINDER3D:
+        from pc_backbones.cylinder3d import Cylinder3D
+
+        return partial(Cylinder3D, **_CYLINDER3D[name])
     from pc_backbones.sparse_unet import SparseUNet
 
     return partial(SparseUNet, **_SPARSE_UNET[name])
