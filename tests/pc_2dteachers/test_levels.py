@@ -219,3 +219,5 @@ def test_images_must_suit_the_coarsest_level_read():
     assert teacher(image(72, 88))[0].shape == (2, 256, 18, 22)
     with pytest.raises(ValueError, match=r"resnet50 takes .* multiples of 8, got 60x88"):
         teacher(image(60, 88))
+    with pytest.raises(ValueError, match=r"resnet50 takes .* multiples of 8, got 60x88"):
+        teacher.require_size((60, 88))

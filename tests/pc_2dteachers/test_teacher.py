@@ -124,6 +124,15 @@ def test_a_fixed_image_size_is_kept_to():
         teacher(image(4, 8))
 
 
+def test_a_size_is_asked_for_without_an_image():
+    both = TeacherConcat([tiny_teacher(stride=2), tiny_teacher(stride=3)])
+    both.require_size((12, 18))
+    with pytest.raises(ValueError, match="multiples of 3, got 12x16; resize to 12x15"):
+        both.require_size((12, 16))
+    with pytest.raises(ValueError, match=r"images of 4x4 .* only, got 4x8"):
+        tiny_teacher(image_size=(4, 4)).require_size((4, 8))
+
+
 def test_concatenation_reads_every_teacher_at_the_points():
     teachers = [tiny_teacher(stride=2), tiny_teacher(stride=3, channels=5)]
     both = TeacherConcat(teachers)

@@ -8,7 +8,7 @@ import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError
 from pc_2dteachers import weights
-from pc_2dteachers.weights import find_hub_file, load_checkpoint
+from pc_2dteachers.weights import find_hub_file, find_hub_folder, load_checkpoint
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
@@ -175,3 +175,49 @@ def test_the_offline_wheel_is_asked_for_by_name(monkeypatch):
 def test_the_offline_weights_fit_one_network_only():
     with pytest.raises(ValueError, match="holds 296 tensors that are not"):
         weights.load_offline(timm.create_model("test_resnet"))
+
+
+def fake_snapshots(monkeypatch, folder, held, *, cached):
+    """A hub with one repository that holds some weights; returns the patterns asked for."""
+    asked = []
+
+    def snapshot_download(repository, *, allow_patterns=None, local_files_only=False):
+        if local_files_only and not cached:
+            raise FileNotFoundError("not in the cache")
+        asked.append(allow_patterns)
+        for pattern in allow_patterns or ():
+            if pattern in held:
+                (folder / pattern.replace("*", "weights")).write_bytes(b"")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(weights, "_reach", lambda *_, **__: None)
+    return asked
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("held", ["*.safetensors", "*.bin"])
+def test_hub_folders_come_with_weights_safetensors_first(tmp_path, monkeypatch, held, cached):
+    asked = fake_snapshots(monkeypatch, tmp_path, {held}, cached=cached)
+    assert find_hub_folder("someone/something") == tmp_path
+    fetched = [patterns[-1] for patterns in asked if patterns]
+    assert fetched == ["*.safetensors", "*.bin"][: 1 + (held == "*.bin")]
+    asked.clear()
+    if cached:  # whole by now: nothing is fetched
+        find_hub_folder("someone/something")
+        assert asked == [None]
+
+
+def test_hub_folders_without_weights_are_refused(tmp_path, monkeypatch):
+    fake_snapshots(monkeypatch, tmp_path, set(), cached=False)
+    with pytest.raises(
+        FileNotFoundError, match=r"someone/something is not .*holds no weights\); p"
+    ):
+        find_hub_folder("someone/something")
+
+
+def test_an_unreachable_hub_has_no_folders(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    answer(monkeypatch, urllib.error.URLError(OSError("no route")))
+    with pytest.raises(FileNotFoundError, match=r"someone/something is not .*no route.*checkpoint"):
+        find_hub_folder("someone/something")

@@ -13,6 +13,7 @@ from torch.nn import functional
 SHAPES = {
     "dino_vit_s8": (384, 28, 56),
     "dinov2_vit_b14": (768, 16, 32),
+    "dinov2_vit_g14": (1536, 16, 32),
     "dinov2_vit_l14": (1024, 16, 32),
     "dinov2_vit_s14": (384, 16, 32),
     "efficientnet_lite0_offline": (112, 14, 28),
@@ -20,6 +21,7 @@ SHAPES = {
     "mae_vit_b16": (768, 14, 28),
     "maskclip_vit_b16": (512, 14, 28),
     "moco_v2_resnet50": (1024, 14, 28),
+    "moco_v2_resnet50_dilated": (2048, 56, 112),
     "moco_v3_resnet50": (1024, 14, 28),
 }
 

@@ -70,9 +70,17 @@ class TeacherLevels(nn.Module):
         Raises:
             ValueError: If the image is of another type, range or shape than the network takes.
         """
+        self._check(image)
+        teacher = self.teacher
+        return read_levels(teacher.network, teacher.normalize(image), levels=self.levels)
+
+    def require_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError unless every level exists for images of (height, width) pixels."""
+        self._check(torch.empty(0, 3, *image_size))
+
+    def _check(self, image: Tensor) -> None:
         teacher = self.teacher
         check_image(image, name=teacher.name, stride=self.stride, image_size=teacher.image_size)
-        return read_levels(teacher.network, teacher.normalize(image), levels=self.levels)
 
 
 def _resolve_levels(name: str, levels: Sequence[int], num_levels: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Weight files as their authors publish them: MoCo v2, MoCo v3 and EsViT.
+"""Weight files as their authors publish them: MoCo v2, MoCo v3, EsViT, SLidR and CSC.
 
 Each function takes what such a file holds, by its key, and returns the tensors of the image encoder
 under the names of timm; heads, predictors, queues and momentum copies are left out.
@@ -10,14 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
+_MOCO_V2 = (
+    "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/"
+    "moco_v2_800ep_pretrain.pth.tar"
+)
 AUTHOR_FILES = {
     "esvit_swin_t": (
         "checkpoint_best.pth of Swin-T with window 7, linked in the README of microsoft/esvit"
     ),
-    "moco_v2_resnet50": (
-        "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/"
-        "moco_v2_800ep_pretrain.pth.tar"
-    ),
+    "moco_v2_resnet50": _MOCO_V2,
+    "moco_v2_resnet50_dilated": _MOCO_V2,
     "moco_v3_resnet50": ("https://dl.fbaipublicfiles.com/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar"),
 }
 """Where the weights of a teacher are that no model hub offers."""
@@ -45,6 +47,30 @@ def take_moco_v3(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Source: MoCo v3 (Chen, Xie and He, ICCV 2021, arXiv:2104.02057), the released ResNet-50s.
     """
     return _take_resnet(content, "base_encoder.")
+
+
+def take_image_branch(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The image encoder of SLidR or CSC, `encoder.*` under `model_images`, or that of MoCo v2.
+
+    The 1x1 convolution that they train on top of it (`decoder.*`) is left out.
+
+    Raises:
+        ValueError: If the file holds no such encoder.
+
+    Source: SLidR (Sautier et al., CVPR 2022, arXiv:2203.16258), the released file with the image
+        model ("raw"); CSC (Chen et al., CVPR 2024) saves the same.
+    """
+    branch = content.get("model_images", content)
+    names = list(map(str, branch)) if isinstance(branch, Mapping) else []
+    encoder = {
+        bare.removeprefix("encoder."): branch[name]
+        for name in names
+        if (bare := name.removeprefix("module.")).startswith("encoder.")
+    }
+    if encoder or branch is not content:
+        _require(encoder, "conv1.weight", content, "model_images.encoder.*")
+        return {name: value for name, value in encoder.items() if not name.startswith("fc.")}
+    return take_moco_v2(content)
 
 
 def take_esvit(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -78,6 +104,7 @@ def take_esvit(content: Mapping[str, Any]) -> dict[str, Tensor]:
 CONVERTERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Tensor]]] = {
     "esvit_swin_t": take_esvit,
     "moco_v2_resnet50": take_moco_v2,
+    "moco_v2_resnet50_dilated": take_image_branch,
     "moco_v3_resnet50": take_moco_v3,
 }
 """How the file of a teacher becomes tensors under timm's names."""

@@ -3,7 +3,7 @@
 A reader takes (network, normalised image [b 3 h w]) and returns the map [b c y x].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,19 @@ def read_dino(
     Differs from `read_level` only in the position embedding of image sizes other than the
     pre-training one; see `resample_positions`.
     """
+    return next(walk_dino(network, image, levels=[level % len(_blocks(network))]))
+
+
+def walk_dino(
+    network: nn.Module, image: Float[Tensor, "b 3 h w"], *, levels: Sequence[int]
+) -> Iterator[Float[Tensor, "b c y x"]]:
+    """Read several blocks in one pass, in ascending order, each as `read_dino`.
+
+    Args:
+        network: A ViT of timm.
+        image: Normalised as the network was trained.
+        levels: Indices of blocks, none negative.
+    """
     vit: Any = network
     patches = vit.patch_embed(image)  # [b y x c]
     batch, rows, columns, width = patches.shape
@@ -54,10 +67,16 @@ def read_dino(
     tokens = torch.cat([classes, patches.reshape(batch, rows * columns, width)], dim=1)
     grid = vit.patch_embed.grid_size
     tokens = tokens + resample_positions(vit.pos_embed, grid, (rows, columns))
-    for block in vit.blocks[: level % len(vit.blocks) + 1]:
+    for index, block in enumerate(_blocks(network)[: max(levels) + 1]):
         tokens = block(tokens)
-    maps = tokens[:, 1:].reshape(batch, rows, columns, width)
-    return maps.permute(0, 3, 1, 2).contiguous()
+        if index in levels:
+            maps = tokens[:, 1:].reshape(batch, rows, columns, width)
+            yield maps.permute(0, 3, 1, 2).contiguous()
+
+
+def _blocks(network: nn.Module) -> Any:  # noqa: ANN401
+    vit: Any = network
+    return vit.blocks
 
 
 def resample_positions(

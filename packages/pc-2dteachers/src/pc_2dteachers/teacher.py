@@ -76,8 +76,15 @@ class Teacher(nn.Module):
         Raises:
             ValueError: If the image is of another type, range or shape than the network takes.
         """
-        check_image(image, name=self.name, stride=self.stride, image_size=self.image_size)
+        self._check(image)
         return self.read(self.network, self.normalize(image))
+
+    def require_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError unless the network takes images of (height, width) pixels."""
+        self._check(torch.empty(0, 3, *image_size))
+
+    def _check(self, image: Tensor) -> None:
+        check_image(image, name=self.name, stride=self.stride, image_size=self.image_size)
 
     def normalize(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Apply the mean and standard deviation of the network's training, in its own precision."""
@@ -174,3 +181,8 @@ class TeacherConcat(nn.Module):
             ValueError: If a teacher does not take the image.
         """
         return tuple(teacher(image) for teacher in self.teachers)
+
+    def require_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ValueError unless every teacher takes images of (height, width) pixels."""
+        for teacher in self.teachers:
+            teacher.require_size(image_size)  # pyrefly: ignore[not-callable]

