@@ -1,0 +1,1 @@
+"""What weather and failing sensors do to a LiDAR scan: pure functions `(scan, rng) -> scan`."""
