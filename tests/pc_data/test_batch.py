@@ -7,6 +7,7 @@ import pytest
 import torch
 from pc_data import Scan
 from pc_data.batch import (
+    Movable,
     PointBatch,
     nearest_neighbors,
     pack,
@@ -190,3 +191,24 @@ def test_nearest_neighbors_among_duplicates(copies):
 def test_nearest_neighbors_of_equal_points_are_the_lowest():
     found = nearest_neighbors(np.ones((6, 3), np.float32), 2)
     assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
+
+
+def test_movable_moves_what_it_holds():
+    """Tensors, batches within, and nothing else; absent fields stay absent."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Pair(Movable):
+        first: PointBatch
+        mark: torch.Tensor
+        second: PointBatch | None = None
+        title: str = "pair"
+
+    pair = Pair(first=sample(3), mark=torch.arange(2))
+    moved = pair.to("meta")
+    assert isinstance(moved, Pair)
+    assert moved.mark.is_meta
+    assert moved.first.xyz.is_meta
+    assert moved.first.neighbors.is_meta
+    assert (moved.second, moved.title) == (None, "pair")
+    assert moved.first.names == pair.first.names
+    assert not pair.first.xyz.is_meta

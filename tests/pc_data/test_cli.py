@@ -26,7 +26,7 @@ def test_check_of_a_clean_dataset(nuscenes, capsys):
 
 def test_check_of_a_damaged_dataset(nuscenes, capsys):
     (nuscenes / "v1.0-trainval/sensor.json").write_text("[")
-    assert main(["check", str(nuscenes)]) == 2
+    assert main(["check", str(nuscenes)]) == 3
     out = capsys.readouterr().out
     assert "1 defect:" in out
     assert "sensor.json" in out
@@ -39,7 +39,7 @@ def test_check_as_json(nuscenes, capsys):
     assert report["ok"] is True
     assert report["inventories"][0]["num_scans"] == 4
     (nuscenes / "v1.0-trainval/log.json").write_text("[")
-    assert main(["check", "--json", str(nuscenes)]) == 2
+    assert main(["check", "--json", str(nuscenes)]) == 3
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert "log.json" in report["defects"][0]
@@ -85,7 +85,7 @@ def test_show_of_a_scan_that_is_not_there(nuscenes, tmp_path, capsys, index):
 
 
 def test_show_of_a_split_that_is_not_there(nuscenes, capsys):
-    assert main(["show", str(nuscenes), "--split", "test"]) == 2
+    assert main(["show", str(nuscenes), "--split", "test"]) == 3
     assert "no keyframe of split 'test'" in capsys.readouterr().err
     assert main(["show", str(nuscenes), "--split", "tset"]) == 2
     assert "did you mean 'test'?" in capsys.readouterr().err

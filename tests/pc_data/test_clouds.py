@@ -413,7 +413,7 @@ def test_an_archive_that_claims_too_much(tmp_path):
     entry = data.rindex(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = struct.pack("<I", 2**32 - 2)
     (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(DataError, match=r"xyz.npy says that .* bytes unpack to 4294967294"):
+    with pytest.raises(DataError, match=r"a.npz: says that its .* bytes unpack to 4294967294"):
         read_columns(tmp_path / "a.npz")
 
 

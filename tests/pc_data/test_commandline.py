@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 from pc_data.commandline import run, to_yaml
-from pc_data.errors import DataError
+from pc_data.errors import (
+    DataError,
+    DivergedError,
+    MachineError,
+    MissingExtraError,
+    ResourceError,
+)
 
 
 @dataclass(frozen=True)
@@ -417,34 +424,47 @@ def test_exit_code_of_the_command(program):
     assert program("make street --out d") == 5
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (DataError("a.bin: is\n  cut off"), "error: a.bin: is cut off"),
-        (ValueError("no"), "error: no"),
-        (FileNotFoundError("root x does not exist"), "error: root x does not exist"),
-        (PermissionError(13, "Permission denied", "f"), "error: f: Permission denied"),
-        (
-            DataError(
-                "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent "
-                "call last):\n  File x\npc_data.errors.DataError: a.bin: has 3 bytes: too few\n"
-            ),
-            "error: a.bin: has 3 bytes: too few",
+EXPECTED = [
+    (DataError("a.bin: is\n  cut off"), 3, "error: a.bin: is cut off"),
+    (ValueError("no"), 2, "error: no"),
+    (FileNotFoundError("root x does not exist"), 2, "error: root x does not exist"),
+    (PermissionError(13, "Permission denied", "f"), 2, "error: f: Permission denied"),
+    (
+        DataError(
+            "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent "
+            "call last):\n  File x\npc_data.errors.DataError: a.bin: has 3 bytes: too few\n"
         ),
-    ],
-)
-def test_expected_errors_are_one_line(program, capsys, monkeypatch, error, line):
+        3,
+        "error: a.bin: has 3 bytes: too few",
+    ),
+    (MissingExtraError("no laspy; install it"), 4, "error: no laspy; install it"),
+    (ModuleNotFoundError("No module named 'timm'"), 4, "error: No module named 'timm'"),
+    (MachineError("no GPU; pass cpu"), 4, "error: no GPU; pass cpu"),
+    (DivergedError("the loss is nan"), 5, "error: the loss is nan"),
+    (ResourceError("no memory; lower x"), 6, "error: no memory; lower x"),
+    (OSError(28, "No space left on device", "f"), 6, "error: f: No space left on device"),
+    (OSError(122, "Disk quota exceeded", "f"), 6, "error: f: Disk quota exceeded"),
+    (OSError(24, "Too many open files", "f"), 6, "error: f: Too many open files"),
+    (OSError(30, "Read-only file system", "f"), 2, "error: f: Read-only file system"),
+    (MemoryError(), 6, "error: this machine is out of memory; lower the scans or the points"),
+    (torch.OutOfMemoryError("CUDA out of memory."), 6, "error: the GPU is out of memory; lower"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), EXPECTED)
+def test_expected_errors_are_one_line(program, capsys, monkeypatch, error, code, line):
     monkeypatch.delenv("PC_DEBUG", raising=False)
     program.error = error
-    assert program("make street --out d") == 2
-    assert capsys.readouterr().err.splitlines() == [line]
+    assert program("make street --out d") == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(line)
 
 
 @pytest.mark.parametrize("how", ["flag", "environment"])
 def test_debug_shows_the_traceback(program, capsys, monkeypatch, how):
     program.error = DataError("cut off")
     monkeypatch.setenv("PC_DEBUG", "1" if how == "environment" else "0")
-    assert program("make street --out d" + (" --debug" if how == "flag" else "")) == 2
+    assert program("make street --out d" + (" --debug" if how == "flag" else "")) == 3
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1] == "error: cut off"

@@ -217,15 +217,17 @@ def test_damage_can_be_skipped(world):
 
     file.write_bytes(content[: len(content) // 2 + 1])
     try:
-        samples = Samples([(open_dataset(world), sample)], seed=0, on_error="skip")
+        samples = Samples(
+            [(open_dataset(world), sample)], seed=0, on_error="skip", max_bad_samples=9
+        )
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             (name,) = samples[0, 0].names
     finally:
         file.write_bytes(content)
     assert dataset.scan_file([scan.name for scan in dataset].index(name)) != file
-    assert len(said) == samples.num_skipped > 0
-    assert "scan left out (1 so far): " in str(said[0].message)
+    assert len(said) > 0
+    assert "scan left out: " in str(said[0].message)
     assert file.name in str(said[0].message)
 
 

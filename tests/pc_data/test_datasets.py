@@ -1,8 +1,10 @@
 """Opening a dataset by name."""
 
+import numpy as np
 import pytest
 from pc_data import DataError, NuScenes, SemanticKITTI
 from pc_data.datasets import DataConfig, open_dataset
+from pc_data.synthetic.scannet import make_room_scannet
 
 from tests.pc_data.tiny_worlds import write_nuscenes, write_semantic_kitti
 
@@ -32,6 +34,21 @@ def test_semantic_kitti(tmp_path):
     assert isinstance(dataset, SemanticKITTI)
     assert {scan.name.split("/")[0] for scan in dataset} == {"08"}
     assert {scan.name.split("/")[0] for scan in open_dataset(config, split="train")} == {"00"}
+
+
+def test_alignment(tmp_path):
+    root = tmp_path / "rooms"
+    make_room_scannet(root, num_scenes=1, seed=0, num_frames=1, image_size=(32, 24), voxel_size=0.2)
+    raw, aligned = (
+        open_dataset(DataConfig(root=root, name="scannet", align=align), split="all")[0]
+        for align in (False, True)
+    )
+    assert len(raw) == len(aligned)
+    assert not np.allclose(raw.xyz, aligned.xyz, atol=0.1)
+    for name in ("nuscenes", "arkitscenes"):
+        config = DataConfig(root=root, name=name, align=True)
+        with pytest.raises(ValueError, match=f"align must be false for {name}, got true; scannet"):
+            open_dataset(config)
 
 
 @pytest.mark.parametrize("name", ["nuscenes", "semantickitti"])

@@ -31,6 +31,15 @@ def test_lidar_is_bitwise_what_concatenation_gives():
     assert np.array_equal(found, wanted)
 
 
+def test_raw_intensity_is_as_recorded():
+    scan = Scan(name="s", xyz=np.zeros((2, 3), np.float32), intensity=np.float32([3, 200]))
+    feat = point_features(scan, ("raw_intensity",), intensity_mean=20.0, intensity_std=5.0)
+    assert feat[:, 0].tolist() == [3, 200]
+    unknown = dataclasses.replace(scan, intensity=None)
+    feat = point_features(unknown, ("raw_intensity",), intensity_mean=20.0, intensity_std=5.0)
+    assert feat[:, 0].tolist() == [20, 20]
+
+
 def test_missing_intensity_counts_as_mean():
     scan = Scan(name="a", xyz=np.float32([[3, 4, 12]]))
     feat = point_features(scan, intensity_mean=20.0, intensity_std=5.0)
@@ -46,6 +55,20 @@ def test_rooms():
     assert point_features(ends, ROOM_FEATURES)[0, :3].tolist() == [-1, 0, 1]
 
 
+def test_height_is_above_votenets_floor():
+    """The floor has 0.99% of the points below it, between two points if need be."""
+    xyz = np.zeros((1001, 3), np.float32)
+    xyz[:, 2] = np.random.default_rng(0).permutation(1001) - 500.0
+    height = point_features(Scan(name="a", xyz=xyz), ("height", "z"))
+    np.testing.assert_allclose(height[:, 0], xyz[:, 2] + 500 - 9.9, atol=1e-4)
+    np.testing.assert_array_equal(height[:, 1], xyz[:, 2])
+    moved = dataclasses.replace(scan_of(200), xyz=scan_of(200).xyz + np.float32([0, 0, 7]))
+    still = point_features(scan_of(200), ("height",))
+    np.testing.assert_allclose(point_features(moved, ("height",)), still, atol=1e-5)
+    assert point_features(scan_of(1), ("height",)).tolist() == [[0]]
+    assert point_features(scan_of(1).select(np.empty(0, np.int64)), ("height",)).shape == (0, 1)
+
+
 def test_names_decide_order_and_number():
     scan = scan_of(20)
     feat = point_features(scan, ("z", "blue", "intensity"), intensity_std=2.0)
@@ -59,7 +82,8 @@ def test_no_points():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("normal_w", "normal_x"), ("intensty", "intensity"), ("reed", "red")]
+    ("name", "near"),
+    [("normal_w", "normal_x"), ("intensty", "intensity"), ("reed", "red"), ("hight", "height")],
 )
 def test_unknown_name(name, near):
     with pytest.raises(
@@ -69,7 +93,9 @@ def test_unknown_name(name, near):
 
 
 def test_no_name():
-    with pytest.raises(ValueError, match="features must name at least one of intensity, radius, x"):
+    with pytest.raises(
+        ValueError, match="features must name at least one of intensity, raw_intensity, radius"
+    ):
         require_features(())
 
 
@@ -77,7 +103,8 @@ def test_scan_without_colour():
     with pytest.raises(
         DataError,
         match=r"scan test/0 has no color, which the features red, green, blue are; open data with "
-        r"colour, or use a backbone with features among intensity, radius, x, y, z$",
+        r"colour, or use a backbone with features among intensity, raw_intensity, radius, "
+        "height, x, y, z$",
     ):
         point_features(bare(scan_of(3)), ROOM_FEATURES)
 

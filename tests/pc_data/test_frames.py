@@ -96,7 +96,8 @@ def test_takes_no_memory_for_what_is_claimed(tmp_path, monkeypatch):
     for claim in (b"r\xff\xff\xff\x7f", b"p2147483647\n"):
         with pytest.raises(DataError, match=r"part number 2147483647 in \d+ bytes"):
             read_frame(write(tmp_path, b"\x80\x04N" + claim + b"."))
-    monkeypatch.setattr(frames, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(frames, "_RATIO", 0)
+    monkeypatch.setattr(frames, "_SPARE", 1000)
     with pytest.raises(DataError, match=r"00\.pkl\.gz: unpacks to more than 1000 bytes"):
         read_frame(write(tmp_path, bytes(1001)))
 

@@ -277,13 +277,13 @@ def test_damage_ends_the_run_unless_told_to_skip():
 
 
 def test_skipping_takes_the_next_scan_as_it_would_be():
-    samples = Samples([(Damaged(5, {2, 4}), jitter)], seed=0, on_error="skip")
-    with pytest.warns(UserWarning, match=r"scan left out \(1 so far\): 2\.bin: scan was cut off"):
+    samples = Samples([(Damaged(5, {2, 4}), jitter)], seed=0, on_error="skip", max_bad_samples=2)
+    with pytest.warns(UserWarning, match=r"scan left out: 2\.bin: scan was cut off"):
         batch = samples[3, 2]
     torch.testing.assert_close(batch.feat, samples_of(5)[3, 3].feat)
-    with pytest.warns(UserWarning, match=r"scan left out \(2 so far\): 4\.bin"):
+    with pytest.warns(UserWarning, match=r"scan left out: 4\.bin"):
         assert samples[3, 4].names == ("0",)
-    assert samples.num_skipped == 2
+    assert samples[4, 2].names == ("3",)  # said once
 
 
 def test_nothing_is_skipped_where_scores_are_taken():
@@ -293,7 +293,14 @@ def test_nothing_is_skipped_where_scores_are_taken():
 
 
 @pytest.mark.filterwarnings("ignore:scan left out")
+def test_a_mean_may_take_a_neighbour_twice():
+    samples = Samples([(Damaged(5, {2}), jitter)], seed=0, on_error="skip")
+    assert names(evaluation_loader(samples, repeats=True)) == [(name,) for name in "01334"]
+
+
+@pytest.mark.filterwarnings("ignore:scan left out")
 def test_all_scans_damaged():
-    samples = Samples([(Damaged(3, {0, 1, 2}), jitter)], seed=0, on_error="skip")
+    damaged = Damaged(3, {0, 1, 2})
+    samples = Samples([(damaged, jitter)], seed=0, on_error="skip", max_bad_samples=3)
     with pytest.raises(DataError, match=r"none of the 3 scans can be used; the last: 0\.bin"):
         samples[0, 1]

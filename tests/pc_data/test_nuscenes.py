@@ -343,16 +343,26 @@ def test_row_without_a_field(world):
         NuScenes(world)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "", "C:\\x", "..\\x"])
+OUTSIDE = ["../x", "/x", "//x", "///x", "\\x", "\\\\x", "a/../../b", "", "C:\\x", "..\\x", "."]
+
+
+def test_names_that_stay_inside():
+    for name in ("x", "a/b.png", "a//b", "a\\b", "./a", "..a/b.."):
+        assert nuscenes_rows.is_inside(name)
+    assert not any(map(nuscenes_rows.is_inside, OUTSIDE))
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_file_outside_the_root(world, name):
     edit_rows(world / "v1.0-trainval/sample_data.json", filename=name)
     with pytest.raises(DataError, match=r"sample_data\.json: row .* outside the dataset's root"):
         NuScenes(world)
 
 
-def test_label_file_outside_the_root(world):
-    edit_rows(world / "v1.0-trainval/lidarseg.json", filename="../x")
-    with pytest.raises(DataError, match=r"lidarseg\.json: file '../x' lies outside"):
+@pytest.mark.parametrize("name", ["../x", "//tmp/x"])
+def test_label_file_outside_the_root(world, name):
+    edit_rows(world / "v1.0-trainval/lidarseg.json", filename=name)
+    with pytest.raises(DataError, match=rf"lidarseg\.json: file '{name}' lies outside"):
         NuScenes(world)
 
 

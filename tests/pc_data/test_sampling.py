@@ -178,37 +178,6 @@ def test_ego_and_range():
     assert clipped.instance.tolist() == [2]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_nearest_share(share):
-    scan = scan_of(300)
-    group = np.random.default_rng(13).integers(-1, 6, 300)
-    kept = sampling.nearest_share(scan, np.random.default_rng(14), group, share=share)
-    assert (np.diff(kept) > 0).all()
-    assert (group[kept] >= 0).all()
-    for number in range(6):
-        members = np.flatnonzero(group == number)
-        part = np.intersect1d(members, kept)
-        assert len(part) == max(1, int(np.ceil(share * len(members) - 1e-9)))
-        left = np.setdiff1d(members, part)
-        distance = np.linalg.norm(scan.xyz[part][:, None] - scan.xyz[members], axis=2)
-        order = np.isin(members, part)
-        assert not len(left) or any(row[order].max() <= row[~order].min() for row in distance)
-
-
-def test_nearest_share_of_nothing():
-    scan, rng = scan_of(4), np.random.default_rng(0)
-    assert len(sampling.nearest_share(scan, rng, np.full(4, -1), share=0.5)) == 0
-    same = scan_of(9, xyz=np.ones((9, 3), np.float32))
-    assert len(sampling.nearest_share(same, rng, np.zeros(9, int), share=0.5)) == 5
-
-
-def test_centres_of_crops_are_uniform():
-    scan = scan_of(4, xyz=np.float32([[0, 0, 0], [10, 0, 0], [20, 0, 0], [30, 0, 0]]))
-    rng, group = np.random.default_rng(15), np.zeros(4, int)
-    drawn = [int(sampling.nearest_share(scan, rng, group, share=0.1)[0]) for _ in range(800)]
-    assert np.bincount(drawn, minlength=4).min() > 150
-
-
 @pytest.mark.parametrize(
     ("function", "parameters", "message"),
     [
@@ -230,8 +199,3 @@ def test_centres_of_crops_are_uniform():
 def test_parameters_are_checked(function, parameters, message):
     with pytest.raises(ValueError, match=message):
         function(scan_of(5), np.random.default_rng(0), **parameters)
-
-
-def test_share_is_checked():
-    with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 3.0"):
-        sampling.nearest_share(scan_of(2), np.random.default_rng(0), np.zeros(2, int), share=3.0)

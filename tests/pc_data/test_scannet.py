@@ -521,8 +521,18 @@ def test_damaged_alignment(world, matrix):
 
 
 def test_no_alignment_is_none(world):
-    room_file(world, ".txt").unlink()
+    room_file(world, ".txt").write_text("appVersionId = 87\n")
     np.testing.assert_array_equal(ScanNet(world, align=True)[0].xyz, ScanNet(world)[0].xyz)
+
+
+def test_missing_alignment(world):
+    raw = ScanNet(world)[0]
+    room_file(world, ".txt").unlink()
+    np.testing.assert_array_equal(ScanNet(world)[0].xyz, raw.xyz)
+    rooms = ScanNet(world, align=True)
+    for read in (rooms.__getitem__, rooms.load_points, rooms.load_boxes, rooms.cameras):
+        with pytest.raises(DataError, match=r"0\.txt: file is missing, so the room cannot be al"):
+            read(0)
 
 
 def test_frames_that_lost_track_are_left_out(world):
@@ -560,12 +570,13 @@ def test_many_frames_are_thinned_evenly(world, monkeypatch):
 
 
 def test_test_rooms_have_no_labels(made, tmp_path):
-    """Rooms of the test split lie in scans_test/ with nothing but their mesh."""
+    """Rooms of the test split lie in scans_test/ with nothing but their mesh and text file."""
     name = "scene0707_00"
     folder = tmp_path / "scans_test" / name
     folder.mkdir(parents=True)
     mesh = made / "scans" / _ROOM / f"{_ROOM}_vh_clean_2.ply"
     (folder / f"{name}_vh_clean_2.ply").symlink_to(mesh)
+    (folder / f"{name}.txt").write_text("appVersionId = 87\n")
     (tmp_path / "scannetv2_test.txt").write_text(f"{name}\n")
     for align in (False, True):
         (scan,) = ScanNet(tmp_path, split="test", align=align)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pc_data.augment import presets
 from pc_data.augment.pairs import pair_pixels
-from pc_data.augment.sampling import drop_cuboid, resample
+from pc_data.augment.sampling import drop_cuboid, resample, shuffle
 from pc_data.augment.spatial import rotate
 from pc_data.augment.views import make_view, match_views, msc_views, slidr_view, sspl_views
 from pc_data.errors import DataError
@@ -22,7 +22,17 @@ from tests.pc_data.scans import (
     scan_of,
 )
 
-PRESETS = {name: getattr(presets, name) for name in dir(presets) if name.isupper()}
+PRESETS = {
+    name: preset
+    for name in dir(presets)
+    if name.isupper() and callable((preset := getattr(presets, name))[0])
+} | {
+    "sspl_indoor": presets.sspl_view(indoor=True),
+    "sspl_lidar": presets.sspl_view(indoor=False),
+    "depthcontrast_indoor": presets.depthcontrast_view(indoor=True, num_points=600),
+    "depthcontrast_lidar": presets.depthcontrast_view(indoor=False),
+    "depthcontrast_lidar_points": presets.depthcontrast_view(indoor=False, num_points=500),
+}
 
 
 def room(n=4000, seed=0):
@@ -83,6 +93,78 @@ def test_msc_order_and_values():
     assert (segmentation["shift_color"]["ratio"], instances["shift_color"]["ratio"]) == (0.05, 0.1)
     assert instances["sphere_crop"]["rate"] == 0.8
     assert segmentation["crop_nearest"]["max_points"] == 100_000
+
+
+def test_points_of_rooms_come_in_random_order():
+    """PointNet++ looks at the first points of a ball."""
+    scan, rng = scan_of(50), np.random.default_rng(21)
+    for indoor in (True, False):
+        views = sspl_views(
+            scan,
+            rng,
+            volume_size=1e3,
+            min_points=1,
+            local_share=1.0,
+            transform=partial(presets.run, presets.sspl_view(indoor=indoor)),
+        )
+        index = views.local_view.index
+        assert sorted(index) == list(range(50))
+        assert (np.diff(index) > 0).all() == (not indoor)
+
+
+def test_sspl_ranges():
+    """Rotation and scaling by DepthContrast's ranges, the room's about the vertical."""
+    scan, rng = scan_of(3), np.random.default_rng(20)
+    for indoor, reach, low, high in ((True, np.pi, 0.8, 1.2), (False, np.pi / 4, 0.95, 1.05)):
+        steps = [step for step in presets.sspl_view(indoor=indoor) if step is not shuffle]
+        moves = [
+            np.linalg.solve(scan.xyz.astype(float), presets.run(steps, scan, rng).xyz).T
+            for _ in range(300)
+        ]
+        factor = np.array([abs(np.linalg.det(move)) ** (1 / 3) for move in moves])
+        assert low <= factor.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < factor.max() <= high
+        mirrored = np.array([np.linalg.det(move) < 0 for move in moves])
+        assert mirrored.mean() == (0 if indoor else pytest.approx(0.5, abs=0.1))
+        turn = np.array([np.arctan2(move[1, 0], move[0, 0]) for move in moves])
+        assert 0.95 * reach < np.abs(turn).max() <= reach + 1e-6
+        for move, size in zip(moves, factor, strict=True):
+            np.testing.assert_allclose(move[2], [0, 0, size], atol=1e-4)
+
+
+def test_depthcontrast_order_and_values():
+    """The released code's steps; the counts follow the number of points."""
+    names = [name for name, _ in steps_of(presets.depthcontrast_view(indoor=True))]
+    assert names[:4] == ["subsample", "crop_cuboid", "drop_cuboid", "resample_one_of"]
+    assert names[4:] == ["flip_axes", "rotate_any_axis", "scale", "resample"]
+    room_steps = dict(steps_of(presets.depthcontrast_view(indoor=True)))
+    assert room_steps["subsample"]["max_points"] == 50_000
+    assert room_steps["crop_cuboid"]["min_points"] == 10_000
+    assert room_steps["crop_cuboid"].get("num_axes", 3) == 3
+    assert room_steps["resample_one_of"]["counts"] == (5000, 10_000, 15_000, 20_000)
+    assert room_steps["resample"]["num_points"] == 20_000
+    box = presets.KITTI_RANGE
+    steps = steps_of(presets.depthcontrast_view(indoor=False, num_points=16_384, box=box))
+    assert [name for name, _ in steps[:3]] == ["clip_range", "crop_cuboid", "drop_cuboid"]
+    assert [name for name, _ in steps[3:]] == ["flip_axes", "rotate", "scale", "resample_near"]
+    assert dict(steps)["crop_cuboid"]["num_axes"] == 2
+    with pytest.raises(ValueError, match=r"num_points must be at least 4, got 3"):
+        presets.depthcontrast_view(indoor=True, num_points=3)
+
+
+def test_depthcontrast_views():
+    scan = room()
+    for seed in range(5):
+        steps = presets.depthcontrast_view(indoor=True, num_points=1000)
+        assert len(presets.run(steps, scan, np.random.default_rng(seed))) == 1000
+    street = scan_of(4000, extent=60.0)
+    steps = presets.depthcontrast_view(indoor=False, num_points=300, box=presets.WAYMO_RANGE)
+    for seed in range(5):
+        out = presets.run(steps, street, np.random.default_rng(seed))
+        source = street.xyz[out.instance]
+        assert 0 < len(out) <= 300
+        assert (source[:, 0] > 0).all()
+        assert (np.abs(source[:, 2]) < 3).all()
 
 
 def test_make_view_tracks_points():
@@ -181,13 +263,13 @@ def test_sspl_volumes_that_a_transform_drops_go_from_both_views():
 
 
 def test_sspl_errors():
-    with pytest.raises(DataError, match=r"none of its volumes of 0.5 m holds 5 points; use a"):
+    with pytest.raises(DataError, match=r"none of its volumes of 0.5 m holds 8 points; use a"):
         sspl_views(scan_of(3), np.random.default_rng(0))
     with pytest.raises(DataError, match=r"none of its volumes"):
         sspl_views(scan_of(0), np.random.default_rng(0))
-    with pytest.raises(DataError, match=r"the transform drops all volumes; use one that drops"):
+    with pytest.raises(DataError, match=r"the transform drops all volumes, as the field of view"):
         sspl_views(
-            room(100),
+            room(2000),
             np.random.default_rng(0),
             transform=lambda scan, _: scan.select(scan.labels > 99),
         )

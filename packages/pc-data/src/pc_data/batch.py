@@ -18,8 +18,8 @@ from pc_data.scan import Scan
 class Packable(Protocol):
     """What loaders ask of a class of samples: names, and a way to join several.
 
-    `PointBatch` is one; a method with samples of another kind brings its own, with `to` and
-    `pin_memory` for the trainer.
+    `PointBatch` is one; a method with samples of another kind brings its own, a `Movable` for the
+    trainer.
     """
 
     @property
@@ -33,8 +33,34 @@ class Packable(Protocol):
         ...
 
 
+# Not Self: beartype takes that in decorated classes alone.
+Moved = TypeVar("Moved", bound="Movable")
+
+
+class Movable:
+    """A dataclass of tensors, and of other such dataclasses, that moves as one."""
+
+    def to(self: Moved, device: torch.device | str, *, non_blocking: bool = False) -> Moved:
+        """Copy all tensors to a device."""
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: Moved) -> Moved:
+        """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
+        return self._map(lambda part: part.pin_memory())
+
+    def _map(self: Moved, function: Callable[[Any], Any]) -> Moved:
+        this: Any = self
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(this)}
+        moved = {
+            name: function(value)
+            for name, value in fields.items()
+            if isinstance(value, Tensor | Movable)
+        }
+        return dataclasses.replace(this, **moved)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PointBatch:
+class PointBatch(Movable):
     """Scans laid end to end; one scan is a batch of one.
 
     Attributes:
@@ -64,35 +90,13 @@ class PointBatch:
     def __len__(self) -> int:
         return len(self.names)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PointBatch":
-        """Copy all tensors to a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "PointBatch":
-        """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
-        return self._map(torch.Tensor.pin_memory)
-
     def need(self, field: str) -> Tensor:
         """Return an optional field.
 
         Raises:
             ValueError: If the batch does not have it.
         """
-        value = getattr(self, field)
-        if value is None:
-            raise ValueError(
-                f"the batch of scans {', '.join(self.names)} has no {field}; use a dataset or a "
-                "sample function that provides them"
-            )
-        return value
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "PointBatch":
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved: dict[str, Any] = {
-            name: function(value) if isinstance(value, Tensor) else value
-            for name, value in fields.items()
-        }
-        return dataclasses.replace(self, **moved)
+        return need(self, field)
 
     @classmethod
     def pack(cls, samples: "Sequence[PointBatch]", /) -> "PointBatch":
@@ -114,6 +118,21 @@ class PointBatch:
                 parts = [part + shift for part, shift in zip(parts, num_scans, strict=False)]
             joined[field.name] = torch.cat(parts)
         return cls(**joined)
+
+
+def need(batch: Packable, field: str) -> Any:  # noqa: ANN401 - what the field holds
+    """Return an optional field of a class of samples.
+
+    Raises:
+        ValueError: If the batch does not have it.
+    """
+    value = getattr(batch, field)
+    if value is None:
+        raise ValueError(
+            f"the batch of scans {', '.join(batch.names)} has no {field}; use a dataset or a "
+            "sample function that provides them"
+        )
+    return value
 
 
 Packed = TypeVar("Packed", bound=Packable)

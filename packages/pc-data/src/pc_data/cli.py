@@ -1,15 +1,11 @@
 """The `pc-data` command: make a synthetic world, check a dataset, show a scan."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pc_data.commandline import run
-from pc_data.datasets import DataConfig
+from pc_data.datasets import DataConfig, find_dataset
 from pc_data.progress import progress_line
-
-if TYPE_CHECKING:
-    from pc_data.datasets import Reader
-
 
 Layout = Literal[
     "nuscenes",
@@ -78,7 +74,7 @@ def check(root: Path, *, json: bool = False) -> int:
     """Read everything in a dataset's folder and list what is missing or damaged.
 
     Every table is parsed, every scan is read and every image is decoded. The exit code is 0 if all
-    is well and 2 if not.
+    is well and 3 if not.
 
     Args:
         root: The dataset's folder, in its official layout.
@@ -96,7 +92,7 @@ def check(root: Path, *, json: bool = False) -> int:
         print(report.text())
         if report.ok:
             print(f"next: pc-data show {root}")
-    return 0 if report.ok else 2
+    return 0 if report.ok else 3
 
 
 def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("scan.png")) -> None:
@@ -111,7 +107,7 @@ def show(root: Path, *, split: str = "all", index: int = 0, out: Path = Path("sc
     from pc_data.show import show_scan
 
     _require_picture(out)
-    dataset = _open(root, split)
+    dataset = find_dataset(root, split=split)
     if not 0 <= index < len(dataset):
         raise ValueError(
             f"--index must be in [0, {len(dataset) - 1}] (split {split} of {root}), got {index}"
@@ -134,7 +130,7 @@ def stats(root: Path, *, split: str = "all", out: Path = Path("stats.png")) -> N
     from pc_data.stats import draw_stats, take_stats
 
     _require_picture(out)
-    counted = take_stats(_open(root, split), progress=progress_line("counting"))
+    counted = take_stats(find_dataset(root, split=split), progress=progress_line("counting"))
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_stats(counted).savefig(out)
     print(f"{counted.text()}\nwrote {out}")
@@ -176,22 +172,3 @@ def map_(
 def _require_picture(out: Path) -> None:
     if out.is_dir() or out.suffix != ".png":
         raise ValueError(f"--out must be a file that ends in .png, got {out}")
-
-
-def _open(root: Path, split: str) -> "Reader":
-    """Open the dataset that the folder holds; of nuScenes the first version that has the split."""
-    from pc_data.datasets import reader_class
-    from pc_data.errors import DataError
-    from pc_data.layouts import dataset_name
-    from pc_data.readers.nuscenes import NuScenes, list_versions
-
-    name = dataset_name(root)
-    if name != "nuscenes":
-        return reader_class(name)(root, split=split)
-    refusal = DataError(f"{root} has no version")
-    for version in reversed(list_versions(root)):  # trainval, test, mini
-        try:
-            return NuScenes(root, version=version, split=split)
-        except DataError as error:
-            refusal = error
-    raise refusal

@@ -1,14 +1,16 @@
-"""One colour per class name, the same in every picture."""
+"""Colours of classes by their names, the same in every picture, and of numbers."""
 
 import colorsys
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 
 IGNORED = (0.25, 0.28, 0.34)
 """Colour of points whose class is ignored."""
+
+_GOLDEN = 0.6180339887  # numbers that follow one another get hues far apart
 
 # For a dark ground. Related classes share a hue and differ in lightness, so that a person who
 # sees fewer hues still tells ground, vehicles, people and plants apart.
@@ -83,10 +85,27 @@ def class_colors(class_names: Sequence[str]) -> Float32[np.ndarray, "k 3"]:
     return np.array(colors, dtype=np.float32).reshape(-1, 3)
 
 
+def number_colors(
+    numbers: Int64[np.ndarray, " n"], *, saturation: float = 0.85
+) -> Float64[np.ndarray, "n 3"]:
+    """Give each number a hue of its own, far from those of the numbers next to it.
+
+    Args:
+        numbers: Of instances, clusters or volumes; from 0.
+        saturation: In 0..1.
+
+    Returns:
+        RGB in 0..1.
+    """
+    top = int(numbers.max(initial=0)) + 1
+    table = [colorsys.hsv_to_rgb(k * _GOLDEN % 1, saturation, 1.0) for k in range(top)]
+    return np.array(table)[numbers]
+
+
 def _color(name: str) -> tuple[float, float, float]:
     key = name.strip().lower().replace("-", "_").replace(" ", "_")
     if code := _HEX.get(key):
         red, green, blue = bytes.fromhex(code)
         return red / 255, green / 255, blue / 255
-    hue = zlib.crc32(key.encode()) * 0.6180339887 % 1
+    hue = zlib.crc32(key.encode()) * _GOLDEN % 1
     return colorsys.hls_to_rgb(hue, 0.6, 0.65)

@@ -27,9 +27,11 @@ import docstring_parser
 import jsonargparse
 import yaml
 
-from pc_data.errors import MissingExtraError
+from pc_data.errors import exit_code, one_line, printable
+from pc_data.files.yaml_files import PlainLoader
 
 Presets = Mapping[str, Callable[[], Any]]
+_MOST_SETTINGS = 1 << 14  # bytes; deeper values than such a file can hold crash the parser
 
 
 class UsageError(ValueError):
@@ -56,8 +58,8 @@ def run(
         argv: The arguments; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 2 wrong usage or wrong input (one line on standard error), 130
-        interrupted, or what the command returned. Other errors keep their traceback.
+        0 done, 130 interrupted, what the command returned, or after one line on standard error
+        the code of an error, see `pc_data.errors.exit_code`. Other errors keep their traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("PC_DEBUG", "") not in ("", "0")
@@ -78,14 +80,17 @@ def run(
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return 130
-    except (ValueError, OSError, MissingExtraError) as error:
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {_one_line(error)}\n")
+        sys.stderr.write(f"error: {one_line(error)}\n")
         if isinstance(error, UsageError):
             help_of = f"{prog} {words[0]}" if words[0] in commands else prog
             sys.stderr.write(f"see: {help_of} --help\n")
-        return 2
+        return code
 
 
 def to_yaml(config: Any) -> str:  # noqa: ANN401
@@ -135,13 +140,14 @@ def _bind(
     parser, spread = _parser(command, prog=prog, presets=presets)
     words = _tidy(parser, words, presets=presets, has_config=bool(spread))
     words = _apply_preset(parser, words, presets)
+    _check_files(words)
     try:
         # `parse_args` says nothing of the file when a configuration file is wrong.
         namespace = parser.instantiate(parser.parse_args(words))
     except jsonargparse.ArgumentError as error:
-        raise UsageError(_explain(str(error), parser, words)) from error
+        raise UsageError(printable(_explain(str(error), parser, words))) from error
     except (TypeError, KeyError) as error:
-        raise UsageError(_one_line(error)) from error
+        raise UsageError(one_line(error)) from error
     values = {}
     for name in inspect.signature(command).parameters:
         if name in spread:
@@ -151,6 +157,19 @@ def _bind(
         else:
             values[name] = namespace[name]
     return lambda: command(**values)
+
+
+def _check_files(words: Sequence[str]) -> None:
+    """Refuse a configuration file that is no YAML, or that unfolds to very much."""
+    for file in (Path(word.partition("=")[2]) for word in words if word.startswith("--config=")):
+        if not file.is_file():
+            continue  # the parser says so
+        if (size := file.stat().st_size) > _MOST_SETTINGS:
+            raise UsageError(f"{file}: {size} bytes are no file of settings; pass another one")
+        try:
+            yaml.load(file.read_text(encoding="utf-8"), Loader=PlainLoader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UsageError(f"{file}: Problems parsing config: {printable(f'{error}')}") from error
 
 
 def _parser(
@@ -178,6 +197,9 @@ def _parser(
                 parser.add_class_arguments(hint, None)
                 _plain_defaults(parser)
                 spread[name] = hint
+            elif typing.get_origin(hint) is list:
+                item = typing.get_args(hint)[0]
+                parser.add_argument(name, type=item, nargs="+", help=helps.get(name))
             else:
                 parser.add_argument(name, type=hint, help=helps.get(name))
         elif is_config:
@@ -284,7 +306,8 @@ def _tidy(
             equals, value = "=", words.pop(0)
             if value.startswith("--"):
                 raise UsageError(f"{flag} needs a value, got the flag {value}")
-        if typing.get_origin(hint) in (tuple, list) and value and value[0] not in "[{":
+        is_list = typing.get_origin(hint) in (tuple, list)
+        if is_list and value and value[0] not in "[{" and value != "null":
             value = f"[{value}]" if not flag.endswith("+") else value
         if flag in special:
             rest += [flag, value] if equals else [flag]
@@ -355,7 +378,7 @@ def _explain(message: str, parser: jsonargparse.ArgumentParser, words: Sequence[
         return f"{where}unknown key {key}" + _nearest(key, known)
     if found := re.search(r"Parser key \"(\S+)\"", message):
         return _explain_value(found[1], message, parser, files)
-    return f"{', '.join(files)}: {_one_line(message)}" if files else _one_line(message)
+    return f"{', '.join(files)}: {one_line(message)}" if files else one_line(message)
 
 
 def _explain_value(
@@ -363,7 +386,7 @@ def _explain_value(
 ) -> str:
     if key == "config":
         found = re.search(r"File does not exist: '(.+)'", message)
-        return f"--config: no such file: {found[1]}" if found else _one_line(message)
+        return f"--config: no such file: {found[1]}" if found else one_line(message)
     inner = re.findall(r"Parser key \"(\S+)\"", message)
     where = ".".join(inner)
     action = next(action for action in parser._actions if action.dest == key)  # noqa: SLF001
@@ -387,12 +410,3 @@ def _explain_value(
 
 def _as_flags(names: str, flags: Mapping[str, Any]) -> str:
     return ", ".join(f"--{name}" if f"--{name}" in flags else name for name in names.split(", "))
-
-
-def _one_line(error: object) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    text = str(error).strip()
-    if "Original Traceback" in text:  # raised in a loader's process; the last line is the message
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from pc_data.errors import DataError
 from pc_data.scan import Boxes, Camera, Scan
 
 DatasetName = Literal[
@@ -34,6 +35,7 @@ class _Place(NamedTuple):
     name: str
     version: str = ""  # what `DataConfig.version` is called there
     classes: bool = False
+    align: bool = False
 
 
 _READERS = {
@@ -44,7 +46,7 @@ _READERS = {
     "waymo": _Place("pc_data.readers.waymo:Waymo", "lidars"),
     "once": _Place("pc_data.readers.once:Once"),
     "argoverse2": _Place("pc_data.readers.argoverse2:Argoverse2"),
-    "scannet": _Place("pc_data.readers.scannet:ScanNet", classes=True),
+    "scannet": _Place("pc_data.readers.scannet:ScanNet", classes=True, align=True),
     "pointcept": _Place("pc_data.readers.pointcept:PointceptScenes", classes=True),
     "arkitscenes": _Place("pc_data.readers.arkitscenes:ARKitScenes"),
     "sunrgbd": _Place("pc_data.readers.sun_rgbd:SunRGBD", "version"),
@@ -64,6 +66,8 @@ class DataConfig:
             (all, top), the labels of SUN RGB-D (v1, v2). Empty for the first of these.
         classes: 20 or 200 of ScanNet; 10 or 6 for the classes that nuScenes shares with
             SemanticKITTI or SemanticPOSS. Empty for the dataset's own.
+        align: Whether to turn the rooms of ScanNet until their walls stand along x and y. Other
+            datasets have no such choice.
         split: Which scans: train, val, test or all.
     """
 
@@ -71,6 +75,7 @@ class DataConfig:
     name: DatasetName = "nuscenes"
     version: str = ""
     classes: str = ""
+    align: bool = False
     split: str = "train"
 
 
@@ -193,15 +198,63 @@ def open_dataset(config: DataConfig, *, split: str | None = None, labels: bool =
     Raises:
         FileNotFoundError: If there is no such folder.
         DataError: If the folder is not such a dataset.
-        ValueError: If no dataset has that name, or it has no such split or version.
+        ValueError: If no dataset has that name, or it has no such split, version or classes, or no
+            alignment.
     """
     reader = reader_class(config.name)
     place = _READERS[config.name]
-    form = {"classes": config.classes} if config.classes else {}
+    form: dict[str, str | bool] = {"classes": config.classes} if config.classes else {}
     if config.classes and not place.classes:
         raise ValueError(f"classes must be empty for {config.name}, got {config.classes!r}")
     if config.version and not place.version:
         raise ValueError(f"version must be empty for {config.name}, got {config.version!r}")
+    if config.align and not place.align:
+        with_it = ", ".join(name for name, other in _READERS.items() if other.align)
+        raise ValueError(f"align must be false for {config.name}, got true; {with_it} has it")
+    if config.align:
+        form["align"] = True
     if config.version:
         form[place.version] = config.version
     return reader(config.root, split=split or config.split, labels=labels, **form)
+
+
+def find_dataset(
+    root: Path,
+    *,
+    split: str = "all",
+    name: DatasetName | None = None,
+    version: str = "",
+    align: bool = False,
+    labels: bool = True,
+) -> Reader:
+    """Open the dataset that a folder holds.
+
+    Args:
+        root: The folder.
+        split: Which scans.
+        name: Its layout; told from its files by default.
+        version: Which form of it; by default that of `DataConfig`, of nuScenes the fullest that
+            has the split.
+        align: As for `DataConfig`.
+        labels: Whether scans carry their labels.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DataError: If the folder is no dataset, or not of that layout.
+        ValueError: If the dataset has no such split, version or alignment.
+    """
+    from pc_data.layouts import dataset_name
+
+    found: DatasetName = name or dataset_name(root)  # type: ignore[assignment]
+    config = DataConfig(root=root, name=found, version=version, align=align, split=split)
+    if found != "nuscenes" or version:
+        return open_dataset(config, labels=labels)
+    from pc_data.readers.nuscenes import list_versions
+
+    refusal: Exception = DataError(f"{root} has no tables of nuScenes (v1.0-*)")
+    for place in reversed(list_versions(root)):  # trainval, test, mini
+        try:
+            return open_dataset(replace(config, version=place), labels=labels)
+        except DataError as error:
+            refusal = error
+    raise refusal

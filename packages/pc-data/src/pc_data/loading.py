@@ -5,6 +5,8 @@ follows from (seed, epoch), a sample's random numbers from (seed, epoch, index),
 loader starts at its step without replaying anything.
 """
 
+import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pc_data.bad_samples import BadSamples
 from pc_data.batch import pack
 from pc_data.errors import DataError, OnError
 from pc_data.scan import Scan
@@ -58,7 +61,11 @@ class Samples(Dataset):
         sources: Pairs of a dataset and the function that makes a sample of one of its scans.
         seed: Of all random numbers.
         on_error: What damage does, in a file or in what a sample is made of: `raise` ends the run,
-            `skip` warns, counts it in `num_skipped` of this process and takes the next scan.
+            `skip` warns, notes it in `bad` and takes the next scan.
+        max_bad_samples: Distinct scans that may be skipped; 0 for 1% of them, rounded up.
+
+    Attributes:
+        bad: Which scans were skipped; `bad.keep_in` counts over processes and restarts.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Samples(Dataset):
         *,
         seed: int,
         on_error: OnError = "raise",
+        max_bad_samples: int = 0,
     ) -> None:
         """Keep the sources.
 
@@ -78,8 +86,8 @@ class Samples(Dataset):
         self.sources = list(sources)
         self.seed = seed
         self.on_error = on_error
-        self.num_skipped = 0
         self.starts = np.cumsum([0, *(len(scans) for scans, _ in self.sources)])
+        self.bad = BadSamples(max_bad_samples or -(-int(self.starts[-1]) // 100))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -88,14 +96,15 @@ class Samples(Dataset):
         epoch, number = index
         last: DataError | None = None
         for step in range(len(self)):
+            tried = (number + step) % len(self)
             try:
-                return self._make(epoch, (number + step) % len(self))
+                return self._make(epoch, tried)
             except DataError as error:
                 if self.on_error == "raise":
                     raise
-                self.num_skipped += 1
                 last = error
-                warnings.warn(f"scan left out ({self.num_skipped} so far): {error}", stacklevel=2)
+                if self.bad.note(tried, error):
+                    warnings.warn(f"scan left out: {error}", stacklevel=2)
         raise DataError(f"none of the {len(self)} scans can be used; the last: {last}")
 
     def _make(self, epoch: int, number: int) -> Any:  # noqa: ANN401
@@ -177,7 +186,11 @@ class StepLoader:
             len(samples), batch_size=batch_size, seed=samples.seed, rank=rank, world_size=world_size
         )
         self._loader = DataLoader(
-            samples, batch_sampler=self._sampler, num_workers=num_workers, collate_fn=pack
+            samples,
+            batch_sampler=self._sampler,
+            num_workers=num_workers,
+            collate_fn=pack,
+            worker_init_fn=_leave_signals if num_workers else None,
         )
 
     @property
@@ -203,6 +216,17 @@ class StepLoader:
         self.next_step = state["next_step"]
 
 
+def _leave_signals(worker: int) -> None:  # noqa: ARG001 - torch's signature
+    """Leave signals to the process that trains: it saves a step, for which batches are needed.
+
+    A terminal or a scheduler sends them to the whole group, so a loader process has its own. It
+    ends with its parent all the same: it looks every few seconds whether that is alive.
+    """
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class _RankSampler(Sampler[list[SampleKey]]):
     """Each sample once over all ranks, in order; ranks may differ by one sample."""
 
@@ -225,13 +249,23 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
+    repeats: bool = False,
 ) -> DataLoader:
     """Every sample exactly once over all processes, nothing padded or repeated.
 
+    Args:
+        samples: The samples.
+        batch_size: Of this process.
+        rank: This process.
+        world_size: Number of processes.
+        num_workers: Worker processes; 0 loads in this one.
+        repeats: Let samples skip damaged scans, in whose place the next ones come a second time:
+            for means that a few scans do not move.
+
     Raises:
-        ValueError: If the samples skip damaged scans, in whose place others would come twice.
+        ValueError: If the samples skip damaged scans and `repeats` is not set.
     """
-    if samples.on_error != "raise":
+    if samples.on_error != "raise" and not repeats:
         raise ValueError(
             f"samples to evaluate on must have on_error raise, got {samples.on_error!r}: a score "
             "would count the scan after a damaged one twice"

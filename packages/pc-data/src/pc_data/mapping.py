@@ -196,6 +196,7 @@ def _describe(
         "root": str(data.root.resolve()),
         "version": data.version,
         "classes": data.classes,
+        "align": data.align,
         "split": data.split,
         "num_scans": num_scans,
         "shard_size": shard_size,

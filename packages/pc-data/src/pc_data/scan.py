@@ -54,20 +54,23 @@ class Camera:
         encoded = self.image_file if self.load_bytes is None else io.BytesIO(self.load_bytes())
         try:
             with Image.open(encoded) as image:
-                size = image.size
-                if at_least is not None and size == tuple(self.image_size):
-                    image.draft("RGB", _reduced_size(size, at_least))
-                pixels = np.asarray(image.convert("RGB"))
+                self._check_size(image.size)  # before its pixels take memory
+                if at_least is not None:
+                    image.draft("RGB", _reduced_size(image.size, at_least))
+                return np.asarray(image.convert("RGB"))
+        except DataError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{self.image_file}: image does not decode ({error}); fetch the file again"
             ) from error
+
+    def _check_size(self, size: tuple[int, int]) -> None:
         if size != tuple(self.image_size):
             raise DataError(
                 f"{self.image_file}: image is {size[0]}x{size[1]} pixels but its calibration is "
                 f"for {self.image_size[0]}x{self.image_size[1]}; use the original image"
             )
-        return pixels
 
 
 def _reduced_size(size: tuple[int, int], at_least: tuple[int, int]) -> tuple[int, int]:

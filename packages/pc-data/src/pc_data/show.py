@@ -7,6 +7,7 @@ import numpy as np
 
 from pc_data.colors import IGNORED, class_colors
 from pc_data.scan import Camera, Scan
+from pc_data.show_parts import GROUND, INK, add_legend, frame_above, scatter_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure, SubFigure
 
-_GROUND = "#10141b"
-_INK = "#d7dce5"
 _ORDER = (  # as a driver looks around: ahead in the upper row, behind in the lower
     "CAM_FRONT_LEFT",
     "CAM_FRONT",
@@ -57,8 +56,8 @@ def show_scan(
     cameras = sorted(scan.cameras, key=_place)
     wide = len(cameras) == 1 and cameras[0].image_size[0] > 2 * cameras[0].image_size[1]
     size = (15.0, 5.0) if len(cameras) > 1 else (11.0, 10.2) if wide else (11.0, 5.4)
-    figure = Figure(figsize=size, dpi=130, facecolor=_GROUND, layout="constrained")
-    figure.suptitle(_title(scan), color=_INK, fontsize=10)
+    figure = Figure(figsize=size, dpi=130, facecolor=GROUND, layout="constrained")
+    figure.suptitle(_title(scan), color=INK, fontsize=10)
     if not cameras:
         _draw_above(figure.subplots(), scan, class_names)
         return figure
@@ -74,7 +73,7 @@ def show_scan(
     _draw_above(above.subplots(), scan, class_names)
     _draw_images(images, scan, cameras, min_depth=min_depth, min_x=min_x)
     for part in (images, above):
-        part.set_facecolor(_GROUND)
+        part.set_facecolor(GROUND)
     return figure
 
 
@@ -100,7 +99,7 @@ def _draw_images(
     )
     bar.set_ticks(ticks, labels=[f"{tick} m" for tick in ticks])
     bar.minorticks_off()
-    bar.ax.tick_params(colors=_INK, labelsize=7)
+    bar.ax.tick_params(colors=INK, labelsize=7)
     bar.ax.spines["outline"].set_visible(False)
 
 
@@ -119,28 +118,20 @@ def _draw_above(axes: "Axes", scan: Scan, class_names: Sequence[str] | None) -> 
     order = np.argsort(scan.xyz[:, 2], kind="stable")
     xyz = scan.xyz[order]
     middle, reach = _window(xyz)
-    axes.set_facecolor(_GROUND)
     size = float(np.clip(3e4 / max(len(xyz), 1), 0.25, 6))
     if scan.labels is not None:
         names = class_names or [f"class {k}" for k in range(int(scan.labels.max(initial=-1)) + 1)]
         table = np.vstack((np.asarray(IGNORED, np.float32)[None], class_colors(names)))
-        _scatter(axes, xyz, size=size, color=table[scan.labels[order] + 1])
+        scatter_above(axes, xyz, size=size, color=table[scan.labels[order] + 1])
         _legend(axes, scan.labels, names, table)
     elif scan.color is not None:
-        _scatter(axes, xyz, size=size, color=scan.color[order])
+        scatter_above(axes, xyz, size=size, color=scan.color[order])
     else:
         values = xyz[:, 2] if scan.intensity is None else scan.intensity[order]
-        _scatter(axes, xyz, size=size, color=_brighter("viridis")(_ranks(values)))
+        scatter_above(axes, xyz, size=size, color=_brighter("viridis")(_ranks(values)))
         kind = "height" if scan.intensity is None else "intensity"
-        axes.set_title(f"from above, coloured by {kind}", color=_INK, fontsize=8)
-    axes.plot(0, 0, marker="+", markersize=9, color="white", markeredgewidth=1.2)
-    x, y = middle
-    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach), aspect="equal")
-    axes.set_xlabel("x (m)", color=_INK, fontsize=7)
-    axes.set_ylabel("y (m)", color=_INK, fontsize=7)
-    axes.tick_params(colors=_INK, labelsize=7)
-    for spine in axes.spines.values():
-        spine.set_color("#3a4150")
+        axes.set_title(f"from above, coloured by {kind}", color=INK, fontsize=8)
+    frame_above(axes, middle, reach)
 
 
 def _window(xyz: np.ndarray) -> tuple[np.ndarray, float]:
@@ -156,10 +147,6 @@ def _window(xyz: np.ndarray) -> tuple[np.ndarray, float]:
         middle = (low + high) / 2
     reach = 1.05 * np.percentile(np.abs(xyz[:, :2] - middle), 98.5)
     return middle, float(np.clip(reach, 1, 60))
-
-
-def _scatter(axes: "Axes", xyz: np.ndarray, *, size: float, color: np.ndarray) -> None:
-    axes.scatter(xyz[:, 0], xyz[:, 1], s=size, linewidths=0, rasterized=True, c=color)
 
 
 def _brighter(name: str) -> "Colormap":
@@ -181,32 +168,12 @@ def _percent(share: float) -> str:
 
 
 def _legend(axes: "Axes", labels: np.ndarray, names: Sequence[str], table: np.ndarray) -> None:
-    from matplotlib.lines import Line2D
-
     counts = np.bincount(labels + 1, minlength=len(table))
-    entries = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            markersize=5,
-            color=table[k],
-            label=f"{'ignored' if k == 0 else names[k - 1]}  {_percent(counts[k] / len(labels))}",
-        )
-        for k in np.argsort(-counts, kind="stable")
-        if counts[k]
-    ]
-    axes.legend(
-        handles=entries,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        fontsize=7,
-        labelcolor=_INK,
-        frameon=False,
-        handletextpad=0.2,
-        labelspacing=0.6,
-    )
+    order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
+    shares = [_percent(counts[k] / len(labels)) for k in order]
+    titles = ["ignored" if k == 0 else names[k - 1] for k in order]
+    entries = zip(titles, shares, order, strict=True)
+    add_legend(axes, [(f"{title}  {share}", table[k]) for title, share, k in entries])
 
 
 def _draw_image(
@@ -237,5 +204,5 @@ def _draw_image(
     )
     width, height = camera.image_size
     axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_title(f"{camera.name}   {len(order):,} points", color=_INK, fontsize=7, pad=2)
+    axes.set_title(f"{camera.name}   {len(order):,} points", color=INK, fontsize=7, pad=2)
     return dots

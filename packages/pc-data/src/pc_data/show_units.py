@@ -1,7 +1,5 @@
 """A picture of the contrastive units of a scan, before and after clustering."""
 
-import colorsys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,19 +8,15 @@ from pc_geometry import project_points
 from pc_geometry.cameras import visible_points
 from pc_geometry.units import Units
 
-from pc_data.colors import IGNORED
+from pc_data.colors import IGNORED, number_colors
 from pc_data.scan import Camera, Scan
+from pc_data.show_parts import GROUND, INK, frame_above, scatter_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Color = tuple[float, float, float]
-
-_GROUND = "#10141b"
-_INK = "#d7dce5"
 _ROAD = (0.16, 0.18, 0.22)
-_GOLDEN = 0.6180339887  # numbers that follow one another get hues far apart
 
 
 def show_units(
@@ -70,30 +64,30 @@ def show_units(
         )
     chosen = _choose_camera(scan, before, after) if camera is None else scan.camera(camera)
     height = 5.5 if chosen is None else 5.5 + 7.4 * chosen.image_size[1] / chosen.image_size[0]
-    figure = Figure(figsize=(15, height), dpi=130, facecolor=_GROUND, layout="constrained")
+    figure = Figure(figsize=(15, height), dpi=130, facecolor=GROUND, layout="constrained")
     figure.suptitle(
         f"{scan.name}   ·   {len(scan):,} points, {np.sum(~ground):,} of them not ground",
-        color=_INK,
+        color=INK,
         fontsize=10,
     )
     grid = figure.add_gridspec(2, 6, height_ratios=(5.5, max(height - 5.5, 1e-3)))
     above = [figure.add_subplot(grid[0, 2 * k : 2 * k + 2]) for k in range(3)]
-    sampled, pale = _number_colors(np.arange(len(before))), _unit_colors(after)
+    sampled, pale = number_colors(np.arange(len(before))), _unit_colors(after)
     _draw_units(above[0], scan, ground, before, sampled)
-    above[0].set_title(f"{len(before)} units, sampled from above", color=_INK, fontsize=9)
+    above[0].set_title(f"{len(before)} units, sampled from above", color=INK, fontsize=9)
     _draw_clusters(above[1], scan, ground, cluster)
     _draw_units(above[2], scan, ground, after, pale)
     merged = int((after.num_merged > 1).sum())
-    above[2].set_title(f"{len(after)} units, {merged} of them merged", color=_INK, fontsize=9)
+    above[2].set_title(f"{len(after)} units, {merged} of them merged", color=INK, fontsize=9)
     middle, reach = _window(_clustered(scan, before, after), reach)
     for axes in above:
-        _frame(axes, middle, reach)
+        frame_above(axes, middle, reach)
     if chosen is not None:
         for k, (units, colors) in enumerate(((before, sampled), (after, pale))):
             axes = figure.add_subplot(grid[1, 3 * k : 3 * k + 3])
             _draw_image(axes, scan, chosen, units, colors)
             state = ("sampled", "merged")[k]
-            axes.set_title(f"{chosen.name}, units as {state}", color=_INK, fontsize=8, pad=3)
+            axes.set_title(f"{chosen.name}, units as {state}", color=INK, fontsize=8, pad=3)
     return figure
 
 
@@ -115,17 +109,10 @@ def _see(xyz: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     return pixel, visible_points(pixel, depth, camera.image_size)
 
 
-def _number_colors(numbers: np.ndarray, *, saturation: float = 0.85) -> np.ndarray:
-    """RGB of each number; the hues of consecutive ones are far apart."""
-    top = int(numbers.max(initial=0)) + 1
-    table = [colorsys.hsv_to_rgb(k * _GOLDEN % 1, saturation, 1.0) for k in range(top)]
-    return np.array(table)[numbers]
-
-
 def _unit_colors(units: Units) -> np.ndarray:
     """RGB of each unit: that of its cluster, pale where it has none."""
-    bright = _number_colors(np.maximum(units.cluster, 0))
-    pale = 0.3 + 0.25 * _number_colors(np.arange(len(units)), saturation=0.5)
+    bright = number_colors(np.maximum(units.cluster, 0))
+    pale = 0.3 + 0.25 * number_colors(np.arange(len(units)), saturation=0.5)
     return np.where((units.cluster >= 0)[:, None], bright, pale)
 
 
@@ -140,14 +127,14 @@ def _window(xyz: np.ndarray, most: float) -> tuple[np.ndarray, float]:
 def _draw_points(axes: "Axes", scan: Scan, ground: np.ndarray) -> None:
     """All points as a backdrop."""
     for mask, color in ((ground, _ROAD), (~ground, IGNORED)):
-        _scatter(axes, scan.xyz[mask], color=[color], size=0.4)
+        scatter_above(axes, scan.xyz[mask], color=[color], size=0.4)
 
 
 def _draw_units(
     axes: "Axes", scan: Scan, ground: np.ndarray, units: Units, colors: np.ndarray
 ) -> None:
     _draw_points(axes, scan, ground)
-    _scatter(axes, scan.xyz[units.indices], color=colors[units.unit], size=3.0)
+    scatter_above(axes, scan.xyz[units.indices], color=colors[units.unit], size=3.0)
     ringed = units.cluster >= 0 if (units.cluster >= 0).any() else np.ones(len(units), bool)
     x, y = scan.xyz[units.center[ringed], :2].T
     axes.scatter(x, y, s=7, c=colors[ringed], edgecolors="white", linewidths=0.6)
@@ -156,26 +143,9 @@ def _draw_units(
 def _draw_clusters(axes: "Axes", scan: Scan, ground: np.ndarray, cluster: np.ndarray) -> None:
     _draw_points(axes, scan, ground)
     member = np.flatnonzero(cluster >= 0)
-    _scatter(axes, scan.xyz[member], color=_number_colors(cluster[member]), size=3.0)
+    scatter_above(axes, scan.xyz[member], color=number_colors(cluster[member]), size=3.0)
     count = len(np.unique(cluster[member]))
-    axes.set_title(f"{count} clusters that look like objects", color=_INK, fontsize=9)
-
-
-def _scatter(
-    axes: "Axes", xyz: np.ndarray, *, color: Sequence[Color] | np.ndarray, size: float
-) -> None:
-    axes.scatter(xyz[:, 0], xyz[:, 1], s=size, c=color, linewidths=0, rasterized=True)
-
-
-def _frame(axes: "Axes", middle: np.ndarray, reach: float) -> None:
-    axes.set_facecolor(_GROUND)
-    axes.plot(0, 0, marker="+", markersize=9, color="white", markeredgewidth=1.2)
-    x, y = middle
-    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach), aspect="equal")
-    axes.set_xlabel("x (m)", color=_INK, fontsize=7)
-    axes.tick_params(colors=_INK, labelsize=7)
-    for spine in axes.spines.values():
-        spine.set_color("#3a4150")
+    axes.set_title(f"{count} clusters that look like objects", color=INK, fontsize=9)
 
 
 def _draw_image(axes: "Axes", scan: Scan, camera: Camera, units: Units, colors: np.ndarray) -> None:

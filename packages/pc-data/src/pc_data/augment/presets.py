@@ -10,11 +10,13 @@ from functools import partial
 from math import pi, radians
 
 import numpy as np
+from pc_geometry.arrays import require_count
 
-from pc_data.augment.basic import Transform, crop_nearest, scale
+from pc_data.augment.basic import Box, Transform, crop_nearest, scale
 from pc_data.augment.elastic import elastic_distortion
 from pc_data.augment.photometric import adjust_color, jitter_color, shift_color, stretch_contrast
 from pc_data.augment.sampling import (
+    clip_range,
     crop_cuboid,
     drop_cuboid,
     drop_points,
@@ -182,44 +184,81 @@ NUSCENES_DETECTION_FINE: Steps = (
 
 # Volumes: SSPL and what it compares with
 
-SSPL_INDOOR: Steps = (
-    partial(rotate, axis="z", max_angle=pi),
-    partial(scale, low=0.8, high=1.2),
-)
-"""A view of SSPL (Zhang et al., NeurIPS 2022, Sec. 3.1) in rooms: "rotation and scaling"; the
-ranges are ours, the scale's from DepthContrast."""
+KITTI_RANGE: Box = ((0.0, -40.0, -3.0), (70.4, 40.0, 1.0))
+"""Where DepthContrast (Zhang et al., ICCV 2021) keeps points of KITTI, in the LiDAR's frame."""
 
-SSPL_LIDAR: Steps = (
-    partial(flip_axes, axes=("y",), probability=0.5),
-    partial(rotate, axis="z", max_angle=pi / 4),
-    partial(scale, low=0.95, high=1.05),
-)
-"""A view of SSPL on LiDAR, with the ranges of DepthContrast (Zhang et al., ICCV 2021)."""
+WAYMO_RANGE: Box = ((0.0, -75.0, -3.0), (75.0, 75.0, 3.0))
+"""Where it keeps those of Waymo, in the vehicle's frame."""
 
-DEPTH_CONTRAST_INDOOR: Steps = (
-    partial(subsample, max_points=50_000),
-    partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, min_points=10_000),
-    partial(drop_cuboid, side=(0.2, 0.2)),
-    partial(resample_one_of, counts=(5000, 10_000, 15_000, 20_000)),
-    partial(flip_axes, axes=("x", "y"), probability=0.5),
-    partial(rotate_any_axis, max_angle=pi),
-    partial(scale, low=0.8, high=1.2),
-    partial(resample, num_points=20_000),
-)
-"""DepthContrast (Zhang et al., ICCV 2021), which SSPL's baselines use (Sec. 4.1)."""
 
-DEPTH_CONTRAST_LIDAR: Steps = (
-    partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, num_axes=2, min_points=10_000),
-    partial(drop_cuboid, side=(0.2, 0.2)),
-    *SSPL_LIDAR,
-)
-"""DepthContrast on LiDAR, after `clip_range` to the dataset's field of view."""
+def sspl_view(*, indoor: bool) -> Steps:
+    """A view of SSPL: "rotation and scaling".
 
-DEPTH_CONTRAST_LIDAR_POINTS: Steps = (
-    *DEPTH_CONTRAST_LIDAR,
-    partial(resample_near, num_points=16_384, far=40.0),
-)
-"""The same for networks that take a fixed number of points."""
+    Args:
+        indoor: A room may turn by any angle, and its points come in random order, as PointNet++
+            looks at the first ones of a ball. A LiDAR scan turns by 45 degrees either way and is
+            mirrored, as the left and the right of a street are alike.
+
+    Source: SSPL (Zhang et al., NeurIPS 2022, Sec. 3.1), which prints no ranges: all but the room's
+        rotation are those of DepthContrast (Zhang et al., ICCV 2021). DepthContrast turns rooms
+        about a random axis, which takes the floor's height away.
+    """
+    if indoor:
+        return (
+            partial(rotate, axis="z", max_angle=pi),
+            partial(scale, low=0.8, high=1.2),
+            shuffle,
+        )
+    return (
+        partial(flip_axes, axes=("y",), probability=0.5),
+        partial(rotate, axis="z", max_angle=pi / 4),
+        partial(scale, low=0.95, high=1.05),
+    )
+
+
+def depthcontrast_view(
+    *, indoor: bool, num_points: int | None = None, box: Box | None = None
+) -> Steps:
+    """A view of DepthContrast, which SSPL's baselines use (Sec. 4.1).
+
+    Args:
+        indoor: A room; else a LiDAR scan, of which columns are kept rather than boxes.
+        num_points: How many points the view has. Of a room 20,000 by default, and the counts of
+            the steps before follow in proportion. Of a LiDAR scan all that are left by default,
+            for networks of voxels; networks of points take 16,384, far ones first.
+        box: Where points are kept at all, in the scan's frame in metres: `KITTI_RANGE`,
+            `WAYMO_RANGE`; by default everywhere.
+
+    Raises:
+        ValueError: If `num_points` is less than 4.
+
+    Source: DepthContrast (Zhang et al., ICCV 2021), in the order of its released code.
+    """
+    if num_points is not None:
+        require_count("num_points", num_points, least=4)
+    clip = () if box is None else (partial(clip_range, box=box),)
+    if not indoor:
+        keep = () if num_points is None else (partial(resample_near, num_points=num_points),)
+        return (
+            *clip,
+            partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, num_axes=2, min_points=10_000),
+            partial(drop_cuboid, side=(0.2, 0.2)),
+            *sspl_view(indoor=False),
+            *keep,
+        )
+    most = 20_000 if num_points is None else num_points
+    return (
+        *clip,
+        partial(subsample, max_points=5 * most // 2),
+        partial(crop_cuboid, side=(0.5, 1.0), min_aspect=0.75, min_points=most // 2),
+        partial(drop_cuboid, side=(0.2, 0.2)),
+        partial(resample_one_of, counts=tuple(most * quarter // 4 for quarter in range(1, 5))),
+        partial(flip_axes, axes=("x", "y"), probability=0.5),
+        partial(rotate_any_axis, max_angle=pi),
+        partial(scale, low=0.8, high=1.2),
+        partial(resample, num_points=most),
+    )
+
 
 SCANNET_DETECTION: Steps = (
     partial(resample, num_points=40_000),

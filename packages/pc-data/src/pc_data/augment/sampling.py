@@ -8,7 +8,7 @@ that has any, but for `clip_range` and `drop_ego`.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from pc_geometry import occupied_volumes
 from pc_geometry.arrays import require_count
 from pc_geometry.keys import axis_bounds
@@ -272,42 +272,6 @@ def drop_ego(
     """
     require_least("half_side", half_side)
     return scan.select(np.any(np.abs(scan.xyz[:, :2]) >= half_side, axis=1))
-
-
-def nearest_share(
-    scan: Scan, rng: np.random.Generator, group: Int64[np.ndarray, " n"], *, share: float
-) -> Int64[np.ndarray, " m"]:
-    """In each group find the share of its points nearest to a random one of them.
-
-    Args:
-        scan: Any scan.
-        rng: Draws one point a group.
-        group: Group of each point, from 0 without holes; points of group -1 are left out.
-        share: Of a group's points, rounded up, so that each group keeps at least one.
-
-    Returns:
-        Indices of the kept points, in file order.
-
-    Raises:
-        ValueError: If `share` is not in [0, 1].
-
-    Source: the crops of SSPL (Zhang et al., NeurIPS 2022, Sec. 3.1 and 5.1), whose shape it leaves
-        open.
-    """
-    require_fraction("share", share)
-    order = rng.permutation(np.flatnonzero(group >= 0))
-    if not len(order):
-        return order
-    group_of = group[order]
-    size = np.bincount(group_of)
-    center = np.empty(len(size), np.int64)
-    center[group_of] = order
-    distance = np.square(scan.xyz[order] - scan.xyz[center[group_of]]).sum(1)
-    by_distance = np.lexsort((distance, group_of))
-    start = np.cumsum(size) - size
-    kept = np.maximum(1, np.ceil(share * size - 1e-9)).astype(np.int64)
-    rank = np.arange(len(order)) - np.repeat(start, size)
-    return np.sort(order[by_distance[rank < np.repeat(kept, size)]])
 
 
 def _extent(scan: Scan) -> np.ndarray:

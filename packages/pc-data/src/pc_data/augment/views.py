@@ -9,16 +9,14 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
-from pc_geometry import match_radius, occupied_volumes
-from pc_geometry.arrays import require_count
-from pc_geometry.keys import axis_bounds
+from pc_geometry import match_radius
+from pc_geometry.volumes import crop_volumes, split_volumes
 
 from pc_data.augment.basic import Transform
 from pc_data.augment.draws import require_fraction
 from pc_data.augment.image_crops import ImageCrop
 from pc_data.augment.pairs import PixelPairs, crop_paired, drop_cuboid_paired
-from pc_data.augment.presets import MSC_SHARED, MSC_VIEW, SLIDR_CLOUD, SSPL_INDOOR, Steps, run
-from pc_data.augment.sampling import nearest_share
+from pc_data.augment.presets import MSC_SHARED, MSC_VIEW, SLIDR_CLOUD, Steps, run, sspl_view
 from pc_data.errors import DataError
 from pc_data.scan import Scan
 
@@ -134,7 +132,7 @@ def sspl_views(
     *,
     volume_size: float = 0.5,
     max_volumes: int = 400,
-    min_points: int = 5,
+    min_points: int = 8,
     local_share: float = 0.1,
     global_share: float = 0.5,
     transform: Transform | None = None,
@@ -145,14 +143,15 @@ def sspl_views(
     local crop away.
 
     Args:
-        scan: A room, or a LiDAR scan with larger volumes (about 2 m) and `SSPL_LIDAR`.
+        scan: A room, or a LiDAR scan with larger volumes (2 to 4 m) and another
+            `transform`: `partial(run, sspl_view(indoor=False))`.
         rng: Draws the grid's origin, the volumes, the crops and the augmentations.
         volume_size: Edge of a volume in metres; about 300 occupied ones a scan is the paper's.
         max_volumes: As many random ones are kept.
         min_points: Volumes with fewer points do not count.
         local_share: Of a volume's points that the local view keeps, nearest to a random one.
         global_share: Of a volume's points that the global view keeps, nearest to another one.
-        transform: Augments each view by its own draws; `SSPL_INDOOR` if not given.
+        transform: Augments each view by its own draws; `sspl_view(indoor=True)` if not given.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -163,9 +162,15 @@ def sspl_views(
     """
     for name, share in (("local_share", local_share), ("global_share", global_share)):
         require_fraction(name, share)
-    require_count("max_volumes", max_volumes)
-    volume = _draw_volumes(scan, rng, volume_size, max_volumes, min_points)
-    augment = transform or partial(run, SSPL_INDOOR)
+    volume = split_volumes(
+        scan.xyz, size=volume_size, max_volumes=max_volumes, min_points=min_points, rng=rng
+    )
+    if volume.max(initial=-1) < 0:
+        raise DataError(
+            f"scan {scan.name}: none of its volumes of {volume_size} m holds {min_points} points; "
+            "use a larger volume_size or a smaller min_points"
+        )
+    augment = transform or partial(run, sspl_view(indoor=True))
     small, large = (
         _crop_volumes(scan, rng, volume, share, augment) for share in (local_share, global_share)
     )
@@ -173,7 +178,8 @@ def sspl_views(
     both = np.intersect1d(volume[small.index], volume[large.index])
     if not len(both):
         raise DataError(
-            f"scan {scan.name}: the transform drops all volumes; use one that drops less"
+            f"scan {scan.name}: the transform drops all volumes, as the field of view of a network "
+            "may; use one that drops less"
         )
     small, large = (_select(view, np.isin(volume[view.index], both)) for view in (small, large))
     return VolumeViews(
@@ -192,34 +198,13 @@ def _crop_volumes(
     share: float,
     transform: Transform,
 ) -> View:
-    cropped = nearest_share(scan, rng, volume, share=share)
+    cropped = np.flatnonzero(crop_volumes(scan.xyz, volume, share=share, rng=rng))
     view = make_view(scan.select(cropped), rng, transform)
     return dataclasses.replace(view, index=cropped[view.index])
 
 
 def _select(view: View, keep: Bool[np.ndarray, " n"]) -> View:
     return View(scan=view.scan.select(keep), index=view.index[keep], origin=view.origin[keep])
-
-
-def _draw_volumes(
-    scan: Scan, rng: np.random.Generator, size: float, max_volumes: int, min_points: int
-) -> Int64[np.ndarray, " n"]:
-    """Number some volumes of a scan, -1 = a point in none of them."""
-    origin = None
-    if len(scan):
-        low, _ = axis_bounds(np.ascontiguousarray(scan.xyz))
-        origin = low - rng.uniform(0, 1, 3) * size
-    volume = occupied_volumes(scan.xyz, size, origin=origin, min_points=min_points)
-    num_volumes = int(volume.max(initial=-1)) + 1
-    if not num_volumes:
-        raise DataError(
-            f"scan {scan.name}: none of its volumes of {size} m holds {min_points} points; use a "
-            "larger volume_size or a smaller min_points"
-        )
-    number = np.full(num_volumes + 1, -1)  # the last one answers for -1
-    drawn = rng.permutation(num_volumes)[:max_volumes]
-    number[drawn] = np.arange(len(drawn))
-    return number[volume]
 
 
 @dataclass(frozen=True, kw_only=True)

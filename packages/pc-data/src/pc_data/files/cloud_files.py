@@ -17,9 +17,11 @@ arrays of Python objects are refused.
 
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -45,7 +47,8 @@ _PARTS = {
 }
 _PARTS_OF = {name: parts.split() for parts, names in _PARTS.items() for name in names}
 _BESIDE_COORD = ("color", "normal", "strength", "segment", "instance")
-_DEFLATE_RATIO = 1040  # bytes that one compressed byte of an .npz file can become
+_RATIO, _SPARE = 10, 1 << 24
+"""Bytes that one byte of an .npz file may become, and bytes beside them."""
 
 
 def read_columns(file: Path, *, columns: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -123,13 +126,7 @@ def _vertices(file: Path) -> dict[str, np.ndarray]:
 def _parse_npy(data: bytes, place: str) -> np.ndarray:
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, in_columns, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:
-            raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
+        shape, in_columns, dtype = _parse_npy_header(stream)
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read")
         due, left = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
@@ -141,6 +138,17 @@ def _parse_npy(data: bytes, place: str) -> np.ndarray:
         raise DataError(
             f"{place}: not an array that can be read: {error}; write it again with numpy.save"
         ) from error
+
+
+def _parse_npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python's parser, over what is no header
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
 
 
 def _read_parts(file: Path) -> dict[str, np.ndarray]:
@@ -162,14 +170,14 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
     arrays = {}
     try:
         with zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                if not member.filename.endswith(".npy"):
-                    continue
-                if member.file_size > _DEFLATE_RATIO * member.compress_size + 64:
-                    raise DataError(
-                        f"{file}: {member.filename} says that {member.compress_size} bytes unpack "
-                        f"to {member.file_size}; fetch the file again"
-                    )
+            members = [each for each in archive.infolist() if each.filename.endswith(".npy")]
+            due, size = sum(member.file_size for member in members), file.stat().st_size
+            if due > _RATIO * size + _SPARE:
+                raise DataError(
+                    f"{file}: says that its {size} bytes unpack to {due}; fetch the file again, or "
+                    "write it with numpy.savez"
+                )
+            for member in members:
                 name = member.filename.removesuffix(".npy")
                 arrays[name] = _parse_npy(archive.read(member), f"{file}: {member.filename}")
     except DataError:

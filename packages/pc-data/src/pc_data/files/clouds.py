@@ -139,7 +139,8 @@ def to_scan(
     xyz = _stack(picked, ("x", "y", "z"), columns, file, "coordinates")
     if xyz is None:
         raise DataError(f"{file}: no columns x, y, z; it has: {_listed(columns)}")
-    xyz = xyz.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN of the kind that signals
+        xyz = xyz.astype(np.float64)
     measured = ~np.isnan(xyz).all(axis=1)
     if not measured.any():
         raise DataError(f"{file}: holds no points with coordinates; drop it or fetch it again")
@@ -167,26 +168,34 @@ def to_scan(
     )
 
 
-def warn_of_unit(xyz: Float32[np.ndarray, "n 3"], file: str | Path) -> bool:
+def warn_of_unit(
+    xyz: Float32[np.ndarray, "n 3"], file: str | Path, *, remedy: str = "unit: mm in dataset.yaml"
+) -> bool:
     """Warn if coordinates said to be metres look like millimetres; whether it was done.
 
     That is: the cloud is more than 20 km long, or more than 1 km high while the points lie more
     than 1 m apart (the median distance of some to their nearest neighbour). Few real clouds in
     metres are that; rooms and streets in millimetres are.
+
+    Args:
+        xyz: Points in what is taken for metres.
+        file: Where they came from.
+        remedy: How the unit is stated.
     """
     extent = np.ptp(xyz.astype(np.float64), axis=0) if len(xyz) else np.zeros(3)
     length = float(np.linalg.norm(extent))
-    if length <= _LONG and not (extent.min() > _HIGH and _spacing(xyz) > _SPARSE):
+    if length <= _LONG and not (extent.min() > _HIGH and point_spacing(xyz) > _SPARSE):
         return False
     warnings.warn(
         f"{file}: is {length:,.0f} m long and {extent[2]:,.0f} m high; if its unit is not the "
-        "metre, say so (unit: mm in dataset.yaml)",
+        f"metre, say so ({remedy})",
         stacklevel=3,
     )
     return True
 
 
-def _spacing(xyz: np.ndarray) -> float:
+def point_spacing(xyz: Float32[np.ndarray, "n 3"]) -> float:
+    """Median distance from some of the points to their nearest neighbour; 0 for a single point."""
     from pc_geometry import knn
 
     if len(xyz) < 2:
@@ -268,7 +277,7 @@ def _offset(xyz: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " 3"]:
 
 
 def _single(values: np.ndarray, file: Path, what: str) -> Float32[np.ndarray, "..."]:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         single = np.ascontiguousarray(values, dtype=np.float32)
     _require_finite(single, file, what)
     return single

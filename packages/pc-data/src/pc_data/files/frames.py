@@ -19,7 +19,8 @@ from numpy._core.numeric import _frombuffer  # pyrefly: ignore[missing-module-at
 
 from pc_data.errors import DataError
 
-_MAX_BYTES = 1 << 30  # of an unpacked table; those of a scan have some 10 MB
+_RATIO, _SPARE = 4, 1 << 24
+"""Bytes that one byte of a file may become, and bytes beside them; scans have 2 a byte."""
 
 
 def read_frame(file: Path) -> dict[str, np.ndarray]:
@@ -57,12 +58,12 @@ def read_frame(file: Path) -> dict[str, np.ndarray]:
 
 def _unpack(file: Path) -> bytes:
     """Read a gzipped file piece by piece: a single read takes as much memory as it may return."""
-    content = bytearray()
+    content, most = bytearray(), _RATIO * file.stat().st_size + _SPARE
     with gzip.open(file) as stream:
         while piece := stream.read(1 << 20):
             content += piece
-            if len(content) > _MAX_BYTES:
-                raise DataError(f"unpacks to more than {_MAX_BYTES} bytes; fetch it again")
+            if len(content) > most:
+                raise DataError(f"unpacks to more than {most} bytes; fetch it again")
     return bytes(content)
 
 

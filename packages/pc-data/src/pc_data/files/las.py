@@ -126,4 +126,5 @@ def _num_chunks(file: Path, header: "laspy.LasHeader", size: int) -> int:
 
 def _columns(points: "laspy.ScaleAwarePointRecord") -> dict[str, np.ndarray]:
     names = [name for name in points.point_format.dimension_names if name not in ("X", "Y", "Z")]
-    return {name: np.array(points[name]) for name in ("x", "y", "z", *names)}
+    with np.errstate(over="ignore", invalid="ignore"):  # a huge scale: who uses x sees infinity
+        return {name: np.array(points[name]) for name in ("x", "y", "z", *names)}

@@ -38,6 +38,11 @@ def import_arrow(module: str) -> Any:  # noqa: ANN401
         ) from error
 
 
+def _table_errors(arrow: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401
+    """What a damaged table raises, a name of a column that is no UTF-8 when first asked for."""
+    return arrow.ArrowException, OSError, UnicodeDecodeError
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -71,16 +76,17 @@ class Table:
         if not file.is_file():
             raise DataError(f"{file}: table is missing; restore it or drop its scans")
         self.file = file
-        self._errors: tuple[type[Exception], ...] = (arrow.ArrowException, OSError)
+        self._errors = _table_errors(arrow)
         try:
             self._table = parquet.ParquetFile(file, memory_map=False, pre_buffer=False)
+            metadata = self._table.metadata
+            self.schema: pa.Schema = self._table.schema_arrow
+            self._names = list(self.schema.names)
         except self._errors as error:
             raise DataError(
                 f"{file}: not a Parquet file ({_one_line(error)}); fetch it again"
             ) from error
-        metadata = self._table.metadata
         self.num_rows: int = metadata.num_rows
-        self.schema: pa.Schema = self._table.schema_arrow
         sizes = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -100,7 +106,7 @@ class Table:
             DataError: If a column is absent or the file is damaged.
         """
         arrow = import_arrow("pyarrow")
-        _check_names(self.schema.names, columns, self.file)
+        _check_names(self._names, columns, self.file)
         if rows is not None and rows.size and rows[-1] >= self.num_rows:
             raise DataError(
                 f"{self.file}: no row {rows[-1]}, the table has {self.num_rows}; open the dataset "
@@ -191,11 +197,13 @@ def read_feather(file: Path, columns: Sequence[str]) -> "pa.Table":
         raise DataError(f"{file}: table is missing; restore it or drop its scan")
     try:
         table = feather.read_table(file, memory_map=False, use_threads=False)
-    except (arrow.ArrowException, OSError) as error:
+        table.validate(full=True)  # lengths and places that lead out of it are read unseen
+        names = table.column_names
+    except _table_errors(arrow) as error:
         raise DataError(
             f"{file}: not a Feather file ({_one_line(error)}); fetch it again"
         ) from error
-    _check_names(table.column_names, columns, file)
+    _check_names(names, columns, file)
     return table.select(list(columns))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from pc_data.errors import DataError
 from pc_data.files.cloud_files import SKIPPED
 from pc_data.files.clouds import FIELDS
+from pc_data.files.yaml_files import PlainLoader
 
 NAMES = ("dataset.yaml", "dataset.yml", "dataset.json")
 SPLITS = ("train", "val", "test")
@@ -137,7 +138,7 @@ def _parse(file: Path) -> dict[str, Any]:
         if file.suffix == ".json":
             content = json.loads(text, object_pairs_hook=_unique)
         else:
-            content = yaml.load(text, Loader=_Loader)  # a SafeLoader
+            content = yaml.load(text, Loader=_Loader)  # makes plain values only
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         fault = " ".join(str(error).split())
         raise DataError(f"{file}: cannot be read: {fault}; correct it") from error
@@ -152,15 +153,16 @@ def _parse(file: Path) -> dict[str, Any]:
 
 def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     """A dictionary of pairs; a key that comes twice would silently lose its first value."""
-    keys = [key for key, _ in pairs]
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        raise ValueError(f"key {twice[0]!r} comes twice")
-    return dict(pairs)
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} comes twice")
+        found[key] = value
+    return found
 
 
-class _Loader(yaml.SafeLoader):
-    """Makes plain values only, and refuses a key that comes twice."""
+class _Loader(PlainLoader):
+    """Refuses a key that comes twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

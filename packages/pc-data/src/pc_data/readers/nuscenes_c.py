@@ -6,26 +6,14 @@ Source: Robo3D (Kong et al., ICCV 2023, arXiv:2303.17597): eight corruptions, th
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
+from pc_data.corruptions.names import CORRUPTIONS, SEVERITIES, Corruption, Severity
 from pc_data.errors import DataError
 from pc_data.files.points import raise_defect
 from pc_data.layouts import known_split
 from pc_data.readers.nuscenes import CLASS_OF_RAW, NuScenes
-
-Corruption = Literal[
-    "fog",
-    "wet_ground",
-    "snow",
-    "motion_blur",
-    "beam_missing",
-    "crosstalk",
-    "incomplete_echo",
-    "cross_sensor",
-]
-Severity = Literal["light", "moderate", "heavy"]
 
 _ADDED = (41, 42, 43)  # raw classes of points that are fog, snow and crosstalk
 
@@ -86,8 +74,8 @@ class NuScenesC(NuScenes):
             DataError: If it lacks the corruption, or nuScenes is missing or damaged.
             ValueError: If the corruption, the severity or the split is unknown.
         """
-        _known("corruption", corruption, get_args(Corruption))
-        _known("severity", severity, get_args(Severity))
+        _known("corruption", corruption, CORRUPTIONS)
+        _known("severity", severity, SEVERITIES)
         known_split(split, self.splits)
         self._folder = Path(root) / corruption / severity
         _check_folder(Path(root), self._folder)

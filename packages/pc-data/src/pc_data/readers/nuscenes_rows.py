@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from pc_data.errors import DataError
 
 _CHUNK = 1 << 22
+_LONGEST = 255  # bytes of a file's name
 _GAP = re.compile(r"[\s,]*")
 _KINDS: dict[str, type] = {  # by the last word of a field's name
     **dict.fromkeys(("token", "name", "channel", "filename", "prev"), str),
@@ -84,9 +85,16 @@ def _skip(text: str, at: int) -> int:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a table's file name stays inside the dataset's root (links there are the user's)."""
+    """Whether a relative name that a file can have stays in its folder (links are the user's).
+
+    A backslash separates folders as a slash does; names with a root or a drive are not relative.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
-    return bool(path.parts) and not {"/", ".."} & set(path.parts) and ":" not in path.parts[0]
+    if not path.parts or path.root:  # "/", or "//" at the start
+        return False
+    if "\0" in name or max(len(part.encode(errors="replace")) for part in path.parts) > _LONGEST:
+        return False
+    return ".." not in path.parts and ":" not in path.parts[0]
 
 
 def rigid_motion(row: dict[str, Any]) -> Float64[np.ndarray, "7"] | None:

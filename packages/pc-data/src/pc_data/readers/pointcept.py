@@ -1,5 +1,6 @@
 """The reader of ScanNet as Pointcept prepares it: one folder of arrays for each room."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,7 +215,9 @@ def _read_array(file: Path) -> np.ndarray:
     if not file.is_file():
         raise DataError(f"{file}: file is missing; prepare the room again")
     try:
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's parser, over what is no header
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         return np.array(mapped)
     except Exception as error:  # the header is parsed as Python source, which fails in many ways
         raise DataError(

@@ -115,7 +115,8 @@ class ScanNet:
             on_defect: Is told of each room whose mesh is missing. The default raises; if it
                 returns, the room is left out.
             classes: 20 or 200.
-            align: Whether to turn rooms by their `axisAlignment`; rooms without one stay.
+            align: Whether to turn rooms by the `axisAlignment` of their text file, with normals,
+                cameras and boxes; a room stays where its file gives none.
 
         Raises:
             FileNotFoundError: If there is no such folder.
@@ -226,7 +227,15 @@ class ScanNet:
 
     def _frame(self, index: int) -> Float64[np.ndarray, "4 4"]:
         """Scan-from-reconstruction."""
-        return self._alignment(index) if self._align else np.eye(4)
+        if not self._align:
+            return np.eye(4)
+        file = self._file(index, ".txt")
+        if not file.is_file():
+            raise DataError(
+                f"{file}: file is missing, so the room cannot be aligned; fetch it or pass "
+                "align=False"
+            )
+        return self._alignment(index)
 
     def _load_mesh(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Vertices with colour, and faces."""

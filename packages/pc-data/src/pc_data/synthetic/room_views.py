@@ -103,7 +103,7 @@ def seen_from(
     xyz: Float64[np.ndarray, "n 3"],
     normals: Float64[np.ndarray, "n 3"],
     *,
-    image_size: tuple[int, int] = (112, 84),
+    image_size: tuple[int, int] = (80, 60),
 ) -> Int64[np.ndarray, " n"]:
     """In how many views the depth sensor measures each point of a surface."""
     counts = np.zeros(len(xyz), dtype=np.int64)
