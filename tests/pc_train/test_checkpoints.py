@@ -4,7 +4,14 @@ import os
 
 import pytest
 import torch
-from pc_train.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
+from pc_train.checkpoints import (
+    AtomicCheckpointIO,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+DAMAGES = ("truncate", "flip", "empty")
 
 
 def _save(folder, step, value=1.0):
@@ -31,7 +38,7 @@ def test_keeps_the_one_before(tmp_path):
     assert read_checkpoint(tmp_path / "last.ckpt")["step"] == 3
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_is_passed_over(tmp_path, damage, capsys):
     _save(tmp_path, 1)
     _save(tmp_path, 2)
@@ -41,7 +48,23 @@ def test_damaged_is_passed_over(tmp_path, damage, capsys):
     cut = {"truncate": content[: len(content) // 2], "flip": content, "empty": b""}[damage]
     newest.write_bytes(cut)
     assert read_checkpoint(newest_checkpoint(tmp_path))["step"] == 1
-    assert capsys.readouterr().err == f"{newest} is damaged; resuming from step 1\n"
+    said = f"{newest} is damaged or of another run; resuming from step 1\n"
+    assert capsys.readouterr().err == said
+
+
+def test_of_another_run_is_passed_over(tmp_path, capsys):
+    """Whole and well named, but without the weights that are trained."""
+    folder, method = tmp_path, torch.nn.Linear(2, 2)
+    foreign = ({"step": 3}, {"state_dict": {"weight": torch.ones(3, 2), "bias": torch.ones(2)}})
+    for step, content in enumerate(({"state_dict": method.state_dict()}, foreign[0])):
+        write_checkpoint(content, folder / f"step-{step:08d}.ckpt")
+    own = newest_checkpoint(folder, method)
+    assert own.name.startswith("step-00000000.")
+    assert "damaged or of another run; resuming from step 0" in capsys.readouterr().err
+    own.unlink()
+    write_checkpoint(foreign[1], folder / "step-00000005.ckpt")
+    with pytest.raises(ValueError, match="all checkpoints are damaged or of another run"):
+        newest_checkpoint(folder, method)
 
 
 def test_none_at_all(tmp_path):
@@ -52,22 +75,24 @@ def test_none_at_all(tmp_path):
 def test_none_valid(tmp_path):
     name = "step-00000001.0123456789abcdef.ckpt"
     (tmp_path / name).write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=rf"all checkpoints are damaged \(.*{name}\); bring one"):
+    with pytest.raises(ValueError, match=rf"are damaged or of another run \(.*{name}\); bring"):
         newest_checkpoint(tmp_path)
 
 
-def test_full_disk_keeps_the_good_one(tmp_path, monkeypatch):
-    _save(tmp_path, 1)
-    before = sorted(path.name for path in tmp_path.iterdir())
+def test_a_failure_is_kept_for_all_processes(tmp_path, monkeypatch):
+    """One process writes: were it to raise, the others would wait for it."""
+    io, fails = AtomicCheckpointIO(), True
 
-    def full(_):
-        raise OSError(28, "No space left on device")
+    def sync(_):
+        if fails:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        _save(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert read_checkpoint(newest_checkpoint(tmp_path))["step"] == 1
+    monkeypatch.setattr(os, "fsync", sync)
+    io.save_checkpoint({"step": 1}, tmp_path / "step-00000001.ckpt")
+    assert (io.failure, newest_checkpoint(tmp_path)) == ("[Errno 28] No space left on device", None)
+    fails = False
+    io.save_checkpoint({"step": 2}, tmp_path / "step-00000002.ckpt")
+    assert (io.failure, newest_checkpoint(tmp_path) is None) == ("", False)
 
 
 def test_code_is_not_executed(tmp_path):

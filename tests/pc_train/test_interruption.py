@@ -12,6 +12,7 @@ from pc_train.checkpoints import newest_checkpoint
 from pc_train.cli import main
 from pc_train.interruption import Interruption, exit_codes
 
+SIGNALS = (pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM)
 LONG = ("--max_steps=40", "--save_every=1000")
 
 
@@ -37,9 +38,7 @@ def whole(tmp_path_factory):
     return tmp_path_factory.mktemp("whole") / "run"
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
-)
+@pytest.mark.parametrize("number", SIGNALS)
 def test_saves_and_continues_bit_by_bit(probe_words, whole, tmp_path, number):
     before = signal.getsignal(number)  # a job in the background of a shell ignores SIGINT
     main(probe_words(whole, *LONG))

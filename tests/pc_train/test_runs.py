@@ -62,6 +62,14 @@ def test_damaged_settings(tmp_path, content):
         open_run(tmp_path, "lr: 0.1\n")
 
 
+def test_a_place_may_be_spelt_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_run(tmp_path / "run", f"more_superpixels: [{tmp_path / 'made'}]\ndata: {{root: made}}\n")
+    open_run(tmp_path / "run", f"more_superpixels: [made]\ndata: {{root: {tmp_path / 'made'}}}\n")
+    with pytest.raises(ValueError, match=r"more_superpixels\.0 .* -> 'other'"):
+        open_run(tmp_path / "run", "more_superpixels: [other]\ndata: {root: made}\n")
+
+
 def test_changed_input_is_refused(tmp_path):
     weights = tmp_path / "weights"
     weights.write_bytes(b"one")
@@ -83,7 +91,7 @@ def test_lock_lasts_as_long_as_its_process(tmp_path):
         stdin=subprocess.PIPE,
     ) as process:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match="another process is training in"), lock_run(tmp_path):
+        with pytest.raises(ValueError, match="another process is at work in"), lock_run(tmp_path):
             pass
         process.kill()
         process.wait()

@@ -15,22 +15,26 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from pc_train.checkpoints import save_step
 from pc_train.notices import notice
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interruption(Callback):
-    """On SIGINT and SIGTERM saves the step being made and exits with 130 or 143.
+    """On SIGINT, SIGTERM and SIGUSR1 saves the step being made and exits with 130, 143 or 138.
 
-    It takes the place of Lightning's own handlers of these two, which save nothing and exit with 1
-    and 0; those that requeue a Slurm job stay. A second signal ends the process at once.
+    It takes the place of Lightning's own handlers: the first two save nothing and exit with 1 and
+    0; that of SIGUSR1, which Slurm sends some time before a job's end, saves in mid-step. A second
+    signal ends the process at once.
 
     Args:
         folder: For the checkpoint.
+
+    Attributes:
+        number: Of the signal that came; 0 for none.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._signal = 0
+        self.number = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Listen, in place of Lightning, which has just begun to; it restores what was before."""
@@ -51,23 +55,22 @@ class Interruption(Callback):
         Raises:
             SystemExit: With 128 and the number of the signal.
         """
-        number = self._signal
+        number = self.number
         if trainer.world_size > 1:  # all leave after the same step
             mine = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if number:
-            save_step(trainer, self.folder)
-            _leave(trainer, number)
+            _leave(trainer, number, save_step(trainer, self.folder))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Leave if the signal came when no step was left."""
-        if self._signal:
-            _leave(trainer, self._signal)
+        if self.number:
+            _leave(trainer, self.number, "")
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._signal:
+        if self.number:
             raise SystemExit(128 + number)
-        self._signal = number
+        self.number = number
 
 
 @contextmanager
@@ -88,10 +91,11 @@ def exit_codes() -> Iterator[None]:
         raise
 
 
-def _leave(trainer: Trainer, number: int) -> None:
+def _leave(trainer: Trainer, number: int, failure: str) -> None:
+    from_where = f" from the last checkpoint, for this step was not saved ({failure})"
     notice(
         f"interrupted at step {trainer.global_step:,} of {trainer.max_steps:,}; the same command "
-        "continues"
+        f"continues{from_where if failure else ''}"
     )
     # A helper process that fails makes the one that the user started die of it.
     raise SystemExit(0 if trainer.local_rank else 128 + number)

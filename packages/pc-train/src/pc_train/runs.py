@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from pc_data.files.yaml_files import PlainLoader
 from pc_geometry.atomic import atomic_file
 
 from pc_train.notices import is_first_process
@@ -16,12 +17,22 @@ from pc_train.notices import is_first_process
 CONFIG = "config.yaml"
 _INPUTS = "inputs.yaml"
 _LOCK = ".lock"
-# Where and how fast a run goes may change between its parts; what it computes may not.
+# Where and how fast a run goes may change between its parts, and what a fault does that it has
+# not met; what it computes may not.
 _FREE_KEYS = frozenset(
-    {"out", "save_every", "accelerator", "devices", "num_nodes", "num_workers", "num_threads"}
+    {
+        *("out", "save_every", "accelerator", "devices", "num_nodes"),
+        *("num_workers", "num_threads", "jobs"),
+        *("on_error", "max_bad_samples", "on_nonfinite"),
+    }
 )
 # One place has several spellings.
-_PATH_KEYS = frozenset({"root", "backbone", "run", "start_from", "scenes", "points_file"})
+_PATH_KEYS = frozenset(
+    {
+        *("root", "backbone", "run", "start_from", "scenes", "points_file", "corrupted"),
+        *("checkpoint", "teacher_weights", "superpixels", "more_superpixels", "source"),
+    }
+)
 _SHOWN = 5
 
 
@@ -44,7 +55,7 @@ def open_run(out: Path, config_yaml: str, *, inputs: Mapping[str, Path] | None =
         return
     config_file = out / CONFIG
     if config_file.is_file():
-        different = _differences(_read_yaml(config_file), yaml.safe_load(config_yaml))
+        different = _differences(read_settings(config_file), yaml.safe_load(config_yaml))
         if different:
             more = [f"{len(different) - _SHOWN} more"] if len(different) > _SHOWN else []
             raise ValueError(
@@ -77,7 +88,7 @@ def lock_run(out: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise ValueError(
-                f"another process is training in {out}; wait for it, or pass another --out"
+                f"another process is at work in {out}; wait for it, or pass another --out"
             ) from None
         except OSError:
             pass  # a file system without locks
@@ -104,7 +115,7 @@ def _check_inputs(out: Path, inputs: Mapping[str, Path]) -> None:
     record = out / _INPUTS
     if digests and not record.is_file():
         write_text(record, yaml.safe_dump(digests))
-    known = _read_yaml(record) if digests else {}
+    known = read_settings(record) if digests else {}
     for name, digest in digests.items():
         if known.get(name) != digest:
             raise ValueError(
@@ -113,10 +124,15 @@ def _check_inputs(out: Path, inputs: Mapping[str, Path]) -> None:
             )
 
 
-def _read_yaml(file: Path) -> dict:
+def read_settings(file: Path) -> dict:
+    """Read a run's settings.
+
+    Raises:
+        ValueError: If the file does not hold settings.
+    """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         content = error
     if not isinstance(content, dict):
         raise ValueError(
@@ -127,7 +143,7 @@ def _read_yaml(file: Path) -> dict:
 
 
 def _differences(old: dict, new: dict) -> list[str]:
-    before, after = _flatten(old), _flatten(new)
+    before, after = flatten(old), flatten(new)
     keys = sorted({*before, *after})
     return [
         f"{key} {before.get(key)!r} -> {after.get(key)!r}"
@@ -144,14 +160,16 @@ def _meaning(key: str, value: object) -> object:
 
 
 def _last(key: str) -> str:
-    return key.rpartition(".")[2]
+    """The setting's own name, without its place in a list."""
+    return next(part for part in reversed(key.split(".")) if not part.isdigit())
 
 
-def _flatten(values: dict | list, prefix: str = "") -> dict[str, object]:
+def flatten(values: dict | list, prefix: str = "") -> dict[str, object]:
+    """Settings by their full names: `data.root`, `more_data.0.root`."""
     flat: dict[str, object] = {}
     for key, value in values.items() if isinstance(values, dict) else enumerate(values):
         if isinstance(value, (dict, list)):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
