@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from pc_train.callbacks import (
-    FiniteLoss,
     LossCurve,
     ProgressLine,
     StepSeed,
@@ -25,15 +24,6 @@ def _trainer(step, rank=0):
         optimizers=[optimizer],
         logger=None,
     )
-
-
-def test_finite_loss():
-    batch = SimpleNamespace(names=("a", "b"))
-    FiniteLoss().on_train_batch_end(_trainer(3), None, {"loss": torch.tensor(1.0)}, batch, 0)
-    with pytest.raises(ValueError, match="loss of step 3 is nan on scans a, b; lower lr"):
-        FiniteLoss().on_train_batch_end(
-            _trainer(3), None, {"loss": torch.tensor(torch.nan)}, batch, 0
-        )
 
 
 def test_step_seed_depends_on_seed_step_and_rank_only():

@@ -13,6 +13,7 @@ from pc_train.callbacks import read_columns, read_curve
 from pc_train.collapse import CollapseAlarm, lowest_spread
 from pc_train.fitting import fit
 from pc_train.hardware import HardwareConfig
+from pc_train.health import GRADIENT_NORM
 from torch import nn
 
 SPREAD, SIMILARITY = "feature spread", "negative similarity"
@@ -150,7 +151,7 @@ def test_a_run_warns_if_and_only_if_its_features_collapse(tmp_path, capsys, is_d
     lines = _warnings(capsys)
     assert len(lines) == is_degenerate
     columns = read_columns(tmp_path / "metrics.csv")
-    assert list(columns) == ["step", "loss", "lr", SIMILARITY, SPREAD]
+    assert list(columns) == ["step", "loss", "lr", SIMILARITY, SPREAD, GRADIENT_NORM]
     seen = columns["step"][~np.isnan(columns[SPREAD])]
     assert seen.tolist() == [1, 10, 20, 30, 40, 50, 60, 70]
 

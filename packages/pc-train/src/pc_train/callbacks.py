@@ -1,9 +1,8 @@
-"""What watches a run: seeds per step, a line of progress, the curve, a guard against NaN."""
+"""What watches a run: seeds per step, a line of progress, the curve."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,12 +10,21 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from lightning.pytorch import Callback, LightningModule, Trainer
+from pc_data.errors import one_line
 from pc_data.progress import progress_line
 
+from pc_train.notices import notice
 from pc_train.runs import write_text
+from pc_train.tables import read_table, table_cell, table_line
 
 _LOG_EVERY = 10  # steps between rows of the logger, and between looks at what a method watches
 _CURVE = ("step", "loss", "lr")
+_MUCH_WAITING = 0.1
+
+
+def is_watched(step: int) -> bool:
+    """Whether a step, from 1, is one at which watched values are looked at."""
+    return step == 1 or step % _LOG_EVERY == 0
 
 
 def read_watched(outputs: Any, step: int) -> dict[str, float]:  # noqa: ANN401
@@ -35,7 +43,7 @@ def read_watched(outputs: Any, step: int) -> dict[str, float]:  # noqa: ANN401
         ValueError: If one is no scalar, or has the name of a column that every run has.
     """
     watch = outputs.get("watch", {}) if isinstance(outputs, dict) else {}
-    if not watch or (step != 1 and step % _LOG_EVERY):
+    if not watch or not is_watched(step):
         return {}
     for name, value in watch.items():
         if name in _CURVE:
@@ -72,34 +80,13 @@ class StepSeed(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Seed the step to come."""
-        # A hash, because torch's generator on the CPU takes the lowest 32 bits only.
-        words = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
-        torch.manual_seed(int(words.generate_state(1)[0]))
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, trainer.global_rank))
 
 
-class FiniteLoss(Callback):
-    """Stops at the first loss that is not finite, before it reaches a checkpoint."""
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Look at the step's loss.
-
-        Raises:
-            ValueError: If it is NaN or infinite; names the scans.
-        """
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if isinstance(loss, torch.Tensor) and not bool(torch.isfinite(loss)):
-            names = ", ".join(getattr(batch, "names", ()))
-            raise ValueError(
-                f"the loss of step {trainer.global_step} is {float(loss)} on scans {names}; lower "
-                "lr, or train in 32-bit precision"
-            )
+def step_seed(seed: int, num_done: int, rank: int) -> int:
+    """Seed of torch's generators in the step after `num_done` others."""
+    # A hash, because torch's generator on the CPU takes the lowest 32 bits only.
+    return int(np.random.SeedSequence([seed, num_done, rank]).generate_state(1)[0])
 
 
 class LossCurve(Callback):
@@ -107,13 +94,15 @@ class LossCurve(Callback):
 
     The loss is in every row; watched values are in the first and every tenth, their other cells
     are empty. The first row fixes the columns. A resumed run drops the rows that it will write
-    again, and keeps the columns that it finds.
+    again, and keeps the columns that it finds. Rows that the disk does not take are kept and tried
+    again every tenth step; training goes on.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._stream: TextIO | None = None
         self._names: tuple[str, ...] = ()
+        self._unwritten: list[tuple[int, str]] = []
 
     def on_train_batch_end(
         self,
@@ -132,33 +121,56 @@ class LossCurve(Callback):
         watched = read_watched(outputs, step)
         if trainer.logger is not None and step % _LOG_EVERY == 0:
             trainer.logger.log_metrics({"loss": float(loss), "lr": rate, **watched}, step=step)
-        if self._stream is None:
+        if self._stream is None and not self._unwritten:
             names = outputs.get("watch", ()) if isinstance(outputs, dict) else ()
-            self._stream = self._begin(step, names)
-        cells = (_cell(watched.get(name, math.nan)) for name in self._names)
-        self._stream.write(_line([f"{step:d}", repr(float(loss)), repr(rate), *cells]))
-        self._stream.flush()
+            self._find_names(names)
+        cells = (table_cell(watched.get(name, math.nan)) for name in self._names)
+        line = table_line([f"{step:d}", repr(float(loss)), repr(rate), *cells])
+        self._unwritten.append((step, line))
+        if len(self._unwritten) == 1 or step % _LOG_EVERY == 0:
+            self._write()
 
-    def _begin(self, first_step: int, names: Iterable[str]) -> TextIO:
+    def _write(self) -> None:
+        """Append what is not written; what the disk does not take stays for the next time."""
+        try:
+            if self._stream is None:
+                self._stream = self._begin(self._unwritten[0][0])
+            self._stream.write("".join(line for _, line in self._unwritten))
+            self._stream.flush()
+            self._unwritten.clear()
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                notice(f"{self.file.name} lacks rows for now ({one_line(error)})")
+            self._close()
+
+    def _find_names(self, names: Iterable[str]) -> None:
+        """Name the columns besides the curve's: those that the file has, then those of the run."""
+        watched = [name for name in read_columns(self.file) if name not in _CURVE]
+        self._names = (*watched, *(name for name in names if name not in watched))
+
+    def _begin(self, first_step: int) -> TextIO:
         """Open the file at its end, after what lies before the first step to come."""
         old = read_columns(self.file)
-        watched = [name for name in old if name not in _CURVE]
-        self._names = (*watched, *(name for name in names if name not in watched))
-        text = _line([*_CURVE, *self._names])
+        text = table_line([*_CURVE, *self._names])
         for row, step in enumerate(old.get("step", ())):
             if step < first_step:
-                cells = (
-                    _cell(old[n][row]) if n in old else "" for n in ("loss", "lr", *self._names)
-                )
-                text += _line([f"{step:.0f}", *cells])
+                cells = (table_cell(old[n][row]) if n in old else "" for n in self._names)
+                curve = (repr(float(old[n][row])) for n in ("loss", "lr"))
+                text += table_line([f"{step:.0f}", *curve, *cells])
         write_text(self.file, text)
         return self.file.open("a", encoding="utf-8", newline="")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Close the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._unwritten:
+            self._write()
+        self._close()
+
+    def _close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(OSError):  # what is in its buffer is kept besides
+                stream.close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -181,34 +193,20 @@ def read_columns(file: Path) -> dict[str, Float64[np.ndarray, " n"]]:
     Values that were not looked at are NaN. An absent file has no columns, what a kill tore is
     left out.
     """
-    if not file.is_file():
-        return {}
-    text = file.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    header, *rows = csv.reader(io.StringIO(whole)) if whole else [[]]
-    if tuple(header[: len(_CURVE)]) != _CURVE:
-        return {}
-    kept = [row for row in rows if len(row) == len(header) and row[0].isdigit()]
-    values = np.array([[float(cell or "nan") for cell in row] for row in kept])
-    return dict(zip(header, values.reshape(-1, len(header)).T.copy(), strict=True))
-
-
-def _cell(value: float) -> str:
-    """A number that reads back as the same number; nothing for NaN."""
-    return "" if math.isnan(value) else repr(float(value))
-
-
-def _line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    columns = read_table(file)
+    return columns if tuple(columns)[: len(_CURVE)] == _CURVE else {}
 
 
 class ProgressLine(Callback):
-    """One line on standard error: step, time left, smoothed loss, the first watched value."""
+    """One line on standard error: step, time left, smoothed loss, the first watched value.
 
-    def __init__(self, title: str) -> None:
-        self.report = progress_line(title)
+    Args:
+        title: Of the line.
+        waiting: Tells the share of its time that the run waits for data; shown if it is large.
+    """
+
+    def __init__(self, title: str, *, waiting: Callable[[], float] = lambda: 0.0) -> None:
+        self.report, self.waiting = progress_line(title), waiting
         self._mean = math.nan
         self._watched = ""
 
@@ -227,5 +225,7 @@ class ProgressLine(Callback):
         self._mean = loss if math.isnan(self._mean) else 0.95 * self._mean + 0.05 * loss
         for name, value in list(read_watched(outputs, trainer.global_step).items())[:1]:
             self._watched = f", {name} {value:.3g}"
-        note = f"loss {self._mean:.4f}{self._watched}"
+        waiting = self.waiting()
+        waits = f", {waiting:.0%} waiting for data" if waiting > _MUCH_WAITING else ""
+        note = f"loss {self._mean:.4f}{self._watched}{waits}"
         self.report(trainer.global_step, trainer.max_steps, note)

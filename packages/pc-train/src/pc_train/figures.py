@@ -10,9 +10,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pc_data.colors import IGNORED, class_colors
 
+from pc_train.feature_colors import color_scale
 from pc_train.oblique import REACH, is_room, oblique_view, view_middle
 
-_PALETTE = ("#1f6f8b", "#e07a3f", "#6a994e", "#9d4edd")
+_PALETTE = (
+    *("#1f6f8b", "#e07a3f", "#6a994e", "#9d4edd"),
+    *("#c1121f", "#4d96ff", "#8d6e63", "#d16ba5"),
+)
+_ENDS = 25  # classes at either end of a list that is too long to draw
 
 
 def plot_curves(curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> Figure:
@@ -39,12 +44,19 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[int, float, float]]]) -> Fig
 
 
 def plot_iou(ious: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw one bar per class and model, in percent.
+    """Draw one bar per class and model, in percent, those that the first model knows best first.
+
+    Of more than 50 classes the best 25 and the worst 25 are drawn.
 
     Args:
         ious: IoU by class name, by name of the model; classes that occur nowhere are left out.
     """
-    names = [n for n in next(iter(ious.values())) if not all(np.isnan(m[n]) for m in ious.values())]
+    first, *_ = ious.values()
+    names = [n for n in first if not all(np.isnan(m.get(n, np.nan)) for m in ious.values())]
+    names.sort(key=lambda name: -np.nan_to_num(first[name]))
+    all_names = len(names)
+    if all_names > 2 * _ENDS:
+        names = names[:_ENDS] + names[-_ENDS:]
     figure = Figure(
         figsize=(7, 0.9 + 0.3 * len(names) * max(1, len(ious) / 2)), layout="constrained"
     )
@@ -52,15 +64,67 @@ def plot_iou(ious: Mapping[str, Mapping[str, float]]) -> Figure:
     height = 0.8 / len(ious)
     for index, (model, iou) in enumerate(ious.items()):
         place = np.arange(len(names)) + (index - (len(ious) - 1) / 2) * height
-        values = 100 * np.nan_to_num([iou[name] for name in names])
-        axes.barh(place, values, height, label=model, color=_PALETTE[index % len(_PALETTE)])
+        values = 100 * np.nan_to_num([iou.get(name, np.nan) for name in names])
+        color = _PALETTE[index % len(_PALETTE)]
+        bars = axes.barh(place, values, height, label=model, color=color)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7 if len(ious) < 4 else 5)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("IoU (%)")
     axes.grid(axis="x", alpha=0.25)
+    if all_names > len(names):
+        axes.set_title(f"the best and the worst {_ENDS} of {all_names} classes", fontsize=9)
+        axes.axhline(_ENDS - 0.5, color="#56607a", linewidth=0.8, linestyle="--")
     if len(ious) > 1:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=min(len(ious), 3), frameon=False)
     return figure
+
+
+def plot_confusion(counts: Int64[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
+    """Draw which class each true class was taken for, in percent of the true class's points.
+
+    Classes that occur and are predicted nowhere are left out. Of more than 25 classes those 25 are
+    drawn of which most points went wrong; the others make one column.
+
+    Args:
+        counts: Points by true class (row) and predicted class.
+        class_names: Of the classes.
+    """
+    names = [name.replace("_", " ") for name in class_names]
+    seen = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    others = np.zeros(len(counts), np.int64)
+    if len(seen) > _ENDS:
+        wrong = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+        seen = np.sort(np.argsort(-wrong, kind="stable")[:_ENDS])
+        others = np.delete(counts, seen, axis=1).sum(1)
+    table = np.column_stack([counts[np.ix_(seen, seen)], others[seen]])
+    columns = [*(names[k] for k in seen), "all others"]
+    if not others.any():
+        table, columns = table[:, :-1], columns[:-1]
+    total = counts[seen].sum(1)
+    share = 100 * table / np.maximum(total, 1)[:, None]
+    side = 1.6 + 0.34 * len(seen)
+    figure = Figure(figsize=(side + 1.4, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+    rows = [f"{names[k]} ({short_count(n)})" for k, n in zip(seen, total, strict=True)]
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true (points)")
+    for row, column in np.argwhere(share >= 0.5):
+        color = "white" if share[row, column] > 55 else "#1d2330"
+        text = f"{share[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+    figure.colorbar(image, ax=axes, shrink=0.6, label="% of the true class")
+    return figure
+
+
+def short_count(number: float) -> str:
+    """Three digits of a count, with k, M or G."""
+    for unit, power in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= power:
+            return f"{number / power:.3g}{unit}"
+    return f"{number:.0f}"
 
 
 def plot_watched(columns: Mapping[str, Float[np.ndarray, " n"]]) -> Figure:
@@ -73,21 +137,41 @@ def plot_watched(columns: Mapping[str, Float[np.ndarray, " n"]]) -> Figure:
     Raises:
         ValueError: If the method watched nothing.
     """
-    names = [name for name in columns if name not in ("step", "loss", "lr")]
+    return plot_watched_runs({"": columns})
+
+
+def plot_watched_runs(runs: Mapping[str, Mapping[str, Float[np.ndarray, " n"]]]) -> Figure:
+    """Draw what several runs watched, laid over each other, one panel for each value.
+
+    Args:
+        runs: Columns as `plot_watched` takes them, by name of the run.
+
+    Raises:
+        ValueError: If no run watched anything.
+    """
+    names = list(dict.fromkeys(name for columns in runs.values() for name in columns))
+    curve = ("step", "loss", "lr")
+    names, had = [name for name in names if name not in curve], names
     if not names:
-        raise ValueError(f"the curve has no watched values, only {', '.join(columns)}; draw those")
+        raise ValueError(f"the curve has no watched values, only {', '.join(had)}; draw those")
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(7, 0.4 + 1.7 * rows), layout="constrained")
     panels = figure.subplots(rows, min(len(names), 3), squeeze=False, sharex=True).ravel()
     for index, (axes, name) in enumerate(zip(panels, names, strict=False)):
-        seen = np.isfinite(columns[name])
-        color = _PALETTE[index % len(_PALETTE)]
-        axes.plot(columns["step"][seen], columns[name][seen], color=color, linewidth=1.2)
+        for number, (title, columns) in enumerate(runs.items()):
+            values = columns.get(name, np.zeros(0))
+            seen = np.isfinite(values)
+            color = _PALETTE[(index if len(runs) == 1 else number) % len(_PALETTE)]
+            steps = columns.get("step", values)[seen]
+            axes.plot(steps, values[seen], color=color, linewidth=1.2, label=title)
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.25)
     for axes in panels[len(names) :]:
         axes.remove()
+    if len(runs) > 1:
+        marks, titles = panels[0].get_legend_handles_labels()
+        figure.legend(marks, titles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.supxlabel("step", fontsize=9)
     return figure
 
@@ -177,31 +261,12 @@ def plot_colors(
 
 
 def features_as_colors(feat: Float[np.ndarray, "n c"]) -> Float32[np.ndarray, "n 3"]:
-    """Colour points by the three directions in which their features differ most.
-
-    The direction of a component is the one in which its largest entry is positive, so the same
-    features have the same colours. Values beyond 2% and 98% are cut off. A component that is
-    missing or constant is grey.
-
-    Source: pictures of features as in DINOv2 (Oquab et al., TMLR 2024, arXiv:2304.07193), figure 1.
+    """Colour points by the three directions in which their features differ most (`color_scale`).
 
     Returns:
         RGB in 0..1.
     """
-    color = np.full((len(feat), 3), 0.5, np.float32)
-    if len(feat) < 2:
-        return color
-    centred = np.asarray(feat, np.float64) - np.mean(feat, axis=0, dtype=np.float64)
-    variance, directions = np.linalg.eigh(centred.T @ centred / len(feat))
-    for channel, k in enumerate(np.argsort(-variance, kind="stable")[:3]):
-        if variance[k] <= 1e-10 * max(variance.max(), 1e-30):
-            continue
-        direction = directions[:, k]
-        value = centred @ (direction * np.sign(direction[np.abs(direction).argmax()]))
-        low, high = np.percentile(value, (2, 98))
-        if high > low:
-            color[:, channel] = np.clip((value - low) / (high - low), 0, 1)
-    return color
+    return color_scale(feat).paint(feat)
 
 
 def _paint(xyz: np.ndarray, colors: Mapping[str, np.ndarray], *, below: float = 0.0) -> Figure:

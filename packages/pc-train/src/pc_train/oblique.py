@@ -9,12 +9,16 @@ from pc_geometry import knn
 REACH = 40.0
 """Metres of a street that a picture shows around its middle."""
 
+AZIMUTH, ELEVATION = np.deg2rad((-62.0, 52.0))
+"""Of the eye, radians."""
+
+WALLS = 0.8
+"""Share of a room's height that is shown."""
+
 _LARGEST_ROOM = 30.0  # metres along x or y; what reaches further is a street
 _GROUND = (0.078, 0.09, 0.122)  # the class colours are made for a dark ground
-_AZIMUTH, _ELEVATION = np.deg2rad((-62.0, 52.0))  # of the eye
 _CEILING = 1.5  # metres; what is lower has none
 _WALL = 0.6  # metres; what is lower has none
-_WALLS = 0.8  # share of a room's height that is shown
 _STRIP = 0.25  # metres behind the near outline that are taken for wall
 _BIN = 0.1  # metres of outline that share one distance
 _SHADOWS = ((1, 0.10, 0.5), (4, 0.30, 0.35), (10, 0.60, 0.3))  # pixels, metres, strength
@@ -87,14 +91,14 @@ def oblique_view(xyz: Float[np.ndarray, "n 3"], *, width: int = 800) -> ObliqueV
     scale = width / max(size[0] + 2 * margin, 0.6 * size[1])
     height = int(np.ceil(scale * (size[1] + 2 * margin)))
     pixel = ((place - (low + high) / 2) * scale + (width / 2, height / 2)).astype(np.float32)
-    dot = int(np.clip(np.ceil(1.6 * scale * _spacing(xyz[kept])), 3, 12))
+    dot = int(np.clip(np.ceil(1.6 * scale * point_spacing(xyz[kept])), 3, 12))
     index, depth = _splat(pixel, xyz @ toward, np.flatnonzero(kept), (height, width), dot)
     return ObliqueView(index=index, light=_light(depth), pixel=pixel)
 
 
 def _axes() -> np.ndarray:
     """Right, up and toward the eye, as rows."""
-    (sin_a, sin_e), (cos_a, cos_e) = (f((_AZIMUTH, _ELEVATION)) for f in (np.sin, np.cos))
+    (sin_a, sin_e), (cos_a, cos_e) = (f((AZIMUTH, ELEVATION)) for f in (np.sin, np.cos))
     return np.array(
         [
             [-sin_a, cos_a, 0],
@@ -118,7 +122,7 @@ def _room_inside(xyz: np.ndarray) -> np.ndarray:
     if tall < _WALL:
         return np.ones(len(xyz), bool)
     height = (xyz[:, 2] - floor) / tall
-    kept = (height < _WALLS) | (tall < _CEILING)
+    kept = (height < WALLS) | (tall < _CEILING)
     right, _, toward = _axes()
     ahead = xyz[:, :2] @ (toward[:2] / np.linalg.norm(toward[:2]))
     side = xyz @ right
@@ -127,12 +131,12 @@ def _room_inside(xyz: np.ndarray) -> np.ndarray:
     starts = np.flatnonzero(np.diff(column[order], prepend=-1))
     for members in np.split(order, starts[1:]):
         strip = members[ahead[members] > np.percentile(ahead[members], 98) - _STRIP]
-        if (height[strip] > _WALLS / 2).any():
+        if (height[strip] > WALLS / 2).any():
             kept[strip] &= height[strip] < 0.05
     return kept
 
 
-def _spacing(xyz: np.ndarray) -> float:
+def point_spacing(xyz: np.ndarray) -> float:
     """Distance from a point to its fourth neighbour on a well-scanned surface, metres."""
     if len(xyz) < 5:
         return 0.0
