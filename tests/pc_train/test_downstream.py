@@ -1,11 +1,14 @@
 """Probing and evaluation as a user runs them: whose score is read, and what is refused when."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from pc_train.cli import main
+from pc_train.scores import read_confusion
+from pc_train.segmentation import iou_per_class
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,21 @@ def _said(capsys):
 
 def test_report_shows_what_it_should(probed):
     page = (probed / "report.html").read_text()
-    for part in ("Loss", "Classes", "One scan from above", "What the features find alike"):
-        assert f"<h2>{part}</h2>" in page
-    assert page.count("data:image/png") == 4
+    parts = ["One scan to look at", "Classes", "What is taken for what", "Loss"]
+    parts += ["The scan in a picture", "What the features find alike", "Configuration"]
+    assert re.findall("<h2>(.*?)</h2>", page) == parts
+    assert page.count("data:image/png") == 5
+    titles = re.findall('"title":"(.*?)"', page)
+    assert titles == ["ground truth", "prediction", "error", "features", "intensity", "height"]
+    assert len(page) < 6e6
+
+
+def test_confusion_is_kept_and_agrees_with_the_score(probed):
+    names, counts = read_confusion(probed)
+    iou = dict(zip(names, iou_per_class(counts), strict=True))
+    assert {k: v for k, v in iou.items() if v == v} == pytest.approx(
+        {k: v for k, v in _score(probed)["iou"].items() if v == v}
+    )
 
 
 def test_finished_run_is_read_and_said_once(probed, probe_words, monkeypatch, capsys):
@@ -166,9 +181,9 @@ def unlabelled(street_world, tmp_path):
 
 def test_no_labels_to_evaluate_on(probed, unlabelled, probe_words, evaluate, tmp_path, capsys):
     capsys.readouterr()
-    assert main(probe_words(tmp_path / "out", f"--data.root={unlabelled}")) == 2
+    assert main(probe_words(tmp_path / "out", f"--data.root={unlabelled}")) == 3
     assert "of split 'val'" in _said(capsys)
     assert not (tmp_path / "out").exists()
-    assert evaluate(probed, tmp_path / "val", f"--data.root={unlabelled}") == 2
+    assert evaluate(probed, tmp_path / "val", f"--data.root={unlabelled}") == 3
     assert "has no labels; a score needs a split with labels" in _said(capsys)
     assert not (tmp_path / "val").exists()

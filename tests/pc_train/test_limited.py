@@ -1,6 +1,7 @@
 """Training on few labels: lists of scenes, drawn points, listed points."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from pc_train.limited import (
     keep_labels,
     read_points,
     require_listed,
+    scans_of_every_scene,
     scans_of_scenes,
 )
 
 from tests.pc_data.scans import scan_of
+from tests.pc_data.tiny_worlds import write_json, write_nuscenes
 
 
 @dataclasses.dataclass
@@ -59,6 +62,29 @@ def test_scans_of_listed_scenes(tmp_path):
 def test_wrong_lists(tmp_path, text, said):
     with pytest.raises(ValueError, match=said):
         scans_of_scenes(Rooms(), _list(tmp_path, text))
+
+
+@pytest.mark.parametrize(("step", "chosen"), [(1, [0, 1, 2, 3, 4, 5]), (2, [2, 3]), (3, [4, 5])])
+def test_every_so_manieth_scene(step, chosen):
+    assert scans_of_every_scene(Rooms(), step).tolist() == chosen
+
+
+def test_fewer_scenes_than_that():
+    with pytest.raises(ValueError, match="every_scene 4 needs at least 4 scenes, split 'train' of"):
+        scans_of_every_scene(Rooms(), 4)
+
+
+def test_scenes_count_in_the_order_of_their_table(tmp_path):
+    from pc_data.datasets import DataConfig, open_dataset
+
+    root = write_nuscenes(tmp_path)
+    table = root / "v1.0-trainval" / "scene.json"
+    rows = json.loads(table.read_text())
+    for order in (rows, rows[::-1]):
+        write_json(table, order)
+        dataset = open_dataset(DataConfig(root=root, split="all"))
+        chosen = scans_of_every_scene(dataset, 2)
+        assert {dataset.scene_of(int(i)) for i in chosen} == {order[1]["name"]}
 
 
 def test_no_list(tmp_path):

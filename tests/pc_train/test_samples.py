@@ -116,6 +116,22 @@ def test_augmentations_are_pure(name):
     assert (first.seen is first.felt) == (name != "lidar")
 
 
+def test_sheared_scans():
+    from pc_data.scan import Boxes
+
+    scan = _float(_scan())
+    boxes = Boxes(cuboid=np.zeros((1, 7)), labels=np.zeros(1, np.int64), track=("",))
+    boxed = Scan(**{**vars(scan), "boxes": boxes})  # which no shear leaves boxes
+    augmented = AUGMENTATIONS["sheared"](boxed, np.random.default_rng(0), voxel_size=1e-3)
+    assert augmented.seen is augmented.felt
+    moved = augmented.seen.xyz.astype(np.float64)
+    linear = np.linalg.lstsq(np.c_[scan.xyz, np.ones(len(scan))], moved, rcond=None)[0]
+    np.testing.assert_allclose(np.c_[scan.xyz, np.ones(len(scan))] @ linear, moved, atol=1e-4)
+    assert np.abs(linear[3]).max() <= 0.1  # of a voxel; the frame stays the sensor's
+    turn = linear[:3] @ linear[:3].T
+    assert 0.01 < np.abs(turn - np.eye(3)).max() < 1  # no rotation
+
+
 def test_same_rng_same_sample():
     first, second = (
         training_sample(_float(_scan()), np.random.default_rng(4), **STATS) for _ in range(2)

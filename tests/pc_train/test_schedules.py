@@ -7,8 +7,10 @@ import torch
 from pc_backbones import create_backbone, linear_probe_head
 from pc_train.schedules import (
     OPTIMIZERS,
+    adam_staircase,
     adamw_warmup_cosine,
     layer_decay_groups,
+    sgd_cosine,
     sgd_onecycle,
     warmup_cosine,
 )
@@ -32,6 +34,17 @@ def test_layer_decay_is_the_papers():
     assert scales[0] == pytest.approx(0.611, abs=1e-3)
     few = layer_decay_groups(layers, nn.Linear(1, 1), decay=0.95)
     assert few[0]["scale"] == pytest.approx(0.081, abs=1e-3)
+
+
+def test_head_of_its_own_rate():
+    layers, head = [nn.Linear(1, 1), nn.Linear(1, 1)], nn.Linear(1, 1)
+    groups = layer_decay_groups(layers, head, decay=0.5, head_scale=100.0)
+    of_head = {id(parameter) for parameter in head.parameters()}
+    for group in groups:
+        (parameter,) = group["params"]
+        is_head = id(parameter) in of_head
+        assert is_head == (group["scale"] == 100)
+    assert [group["scale"] for group in groups] == [0.25, 0.25, 0.5, 0.5, 100, 100]
 
 
 def test_groups_cover_every_parameter_once():
@@ -179,3 +192,84 @@ def test_optimizers_take_the_same(name):
         num_steps=20,
     )
     assert made["lr_scheduler"]["interval"] == "step"
+
+
+def test_staircase_is_the_papers():
+    """JS3C-Net: Adam, 1e-3, 0.7 after every 10 of 100 epochs, not below 1e-6."""
+    groups = [
+        {"params": [nn.Parameter(torch.ones(1))]},
+        {"params": [nn.Parameter(torch.ones(1))], "scale": 2.0},
+    ]
+    made = adam_staircase(groups, lr=1e-3, min_lr=1e-6, weight_decay=1e-4, num_steps=100)
+    assert type(made["optimizer"]) is torch.optim.Adam
+    assert {group["weight_decay"] for group in made["optimizer"].param_groups} == {1e-4}
+    rates = _group_rates(made, 101)
+    wanted = [1e-3 * 0.7 ** (epoch // 10) for epoch in range(100)]
+    assert rates[0] == pytest.approx([*wanted, wanted[-1]])
+    assert rates[1] == pytest.approx([2 * rate for rate in rates[0]])
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 33])
+def test_staircase_of_short_runs_and_its_floor(num_steps):
+    made = adam_staircase(
+        [{"params": [nn.Parameter(torch.ones(1))]}],
+        lr=0.1,
+        min_lr=0.05,
+        weight_decay=0.0,
+        num_steps=num_steps,
+    )
+    (rates,) = _group_rates(made, num_steps)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
+    assert min(rates) >= 0.05
+
+
+@pytest.mark.parametrize("optimizer", ["sgd_cosine", "adam"])
+def test_rise_before_the_fall(optimizer):
+    made = OPTIMIZERS[optimizer](
+        [{"params": [nn.Parameter(torch.ones(1))]}],
+        lr=1.0,
+        min_lr=0.0,
+        weight_decay=0.0,
+        warmup_steps=4,
+        num_steps=40,
+    )
+    (rates,) = _group_rates(made, 40)
+    assert rates[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
+
+
+def _group_rates(made, num_steps):
+    optimizer, rates = made["optimizer"], []
+    for _ in range(num_steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        made["lr_scheduler"]["scheduler"].step()
+    return [list(rate) for rate in zip(*rates, strict=True)]
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.1])
+def test_sgd_cosine_by_hand(dampening):
+    """Rates of half a cosine; the weight by SGD's own formula, without Nesterov's look ahead."""
+    weight, plain = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    made = sgd_cosine(
+        [{"params": [weight]}, {"params": [plain], "scale": 0.5}],
+        lr=0.06,
+        min_lr=0.006,
+        weight_decay=0.1,
+        momentum=0.9,
+        num_steps=10,
+        dampening=dampening,
+    )
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    value, speed = 1.0, 0.0
+    for step in range(11):
+        rate = 0.006 + 0.054 * (1 + math.cos(math.pi * step / 10)) / 2
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate / 2])
+        (3 * weight).sum().backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        gradient = 3 + 0.1 * value
+        speed = 0.9 * speed + (1 - dampening if step else 1) * gradient
+        value -= rate * speed
+        assert weight[0].item() == pytest.approx(value, abs=1e-5)

@@ -52,7 +52,7 @@ def test_score_by_hand(parts, precise):
             sample = sample_to_score(room, rooms, backbone)
             with torch.no_grad():
                 answers.append(model(sample).argmax(1)[sample.nearest].numpy())
-    for count_absent, wanted in zip((False, True), _miou(rooms, answers), strict=True):
+    for absent, wanted in zip(("left_out", "zero"), _miou(rooms, answers), strict=True):
         score = score_model(
             model,
             backbone,
@@ -61,7 +61,7 @@ def test_score_by_hand(parts, precise):
             num_workers=0,
             accelerator="cpu",
             precise=precise,
-            count_absent=count_absent,
+            absent_classes=absent,
         )
         assert score.miou == pytest.approx(wanted)
         assert score.num_scans == 3

@@ -118,6 +118,52 @@ def test_optimizer_of_fine_tuning(begin):
         assert held[id(parameter)]["weight_decay"] == (0.25 if parameter.ndim > 1 else 0)
 
 
+def test_two_learning_rates(begin):
+    begun = begin(
+        downstream.finetune,
+        FineTuneConfig,
+        lr=0.02,
+        head_lr=2.0,
+        layer_decay=1.0,
+        optimizer="sgd_cosine",
+        head="plain_linear",
+        warmup_epochs=0,
+    )
+    model = begun["model"]
+    optimizer = model.configure_optimizers()["optimizer"]
+    held = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {held[id(p)] for p in model.backbone.parameters()} == {0.02}
+    assert {held[id(p)] for p in model.head.parameters()} == {2.0}
+    group = optimizer.param_groups[0]
+    assert (group["momentum"], group["dampening"], group["nesterov"]) == (0.9, 0.1, False)
+
+
+def test_reach(begin):
+    begun = begin(downstream.finetune, FineTuneConfig, reach=128.0)
+    network = begun["model"].backbone
+    assert network.fov.tolist() == [[-128, -128, -8], [128, 128, 8]]
+    assert network.grids == ((64, 64), (64, 8), (64, 8))  # cells of 4 m, as in the file
+    assert network.arguments["grids"] == network.grids
+    probed = begin(downstream.probe, ProbeConfig, reach=32.0)["model"].backbone
+    assert probed.grids == ((16, 16), (16, 8), (16, 8))
+    for name, value in begin(downstream.probe, ProbeConfig)["model"].state_dict().items():
+        assert value.shape == begun["model"].state_dict()[name].shape
+
+
+def test_reach_of_networks_without_a_grid(tmp_path):
+    from pc_train.networks import new_backbone, open_backbone, save_model
+
+    save_model(tmp_path, new_backbone("inputs", 5), card={})
+    with pytest.raises(ValueError, match=r"reach is for networks with a grid .* got 64 for Input"):
+        open_backbone(tmp_path, reach=64.0)
+
+
+def test_all_points(begin):
+    all_points = begin(downstream.probe, ProbeConfig, max_points=0, voxel_size=0.3)
+    budget = begin(downstream.probe, ProbeConfig, max_points=50, voxel_size=0.3)
+    assert len(budget["samples"][0, 0].xyz) <= 50 < len(all_points["samples"][0, 0].xyz)
+
+
 def test_optimizer_of_probing_holds_the_head_alone(begin):
     model = begin(downstream.probe, ProbeConfig, lr=0.3, weight_decay=0.2)["model"]
     optimizer = model.configure_optimizers()["optimizer"]

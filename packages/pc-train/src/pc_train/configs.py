@@ -9,6 +9,9 @@ from pc_data.errors import OnError
 from pc_data.limits import require_not_negative, require_positive
 
 from pc_train.hardware import HardwareConfig
+from pc_train.pretrain_config import OnNonfinite
+
+AbsentClasses = Literal["left_out", "zero", "one"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +26,10 @@ class SegmentationConfig:
         fraction: Share of the training scans whose labels are used, drawn at random.
         every: Use every so manieth training scan, and of these the share: 100 for ScaLR's 1% of
             SemanticKITTI, 5 for a fifth of Waymo.
-        scenes: Text file of the scenes to train on, one name a line, before `every` and `fraction`
-            apply; the lists of limited reconstructions of ScanNet.
+        every_scene: Use every so manieth training scene alone, in the order of the dataset's table:
+            100, 20, 10 or 4 for SLidR's 1%, 5%, 10% or 25% of nuScenes.
+        scenes: Text file of the scenes to train on, one name a line, before `every_scene`, `every`
+            and `fraction` apply; the lists of limited reconstructions of ScanNet.
         points_per_scene: Labelled points of a training scan (a room is one), drawn at random; 0
             for all.
         points_file: Torch file with the labelled points of each scene instead; the lists of
@@ -34,28 +39,38 @@ class SegmentationConfig:
         max_steps: End after so many steps instead; 0 for none.
         batch_size: Scans per step, over all devices.
         augmentation: lidar is ScaLR's, which moves points and input features apart; cloud is
-            SLidR's, which does not; rooms is MSC's.
+            SLidR's, which does not; sheared is JS3C-Net's, which SSPL takes; rooms is MSC's.
         mix_probability: Of laying two training scans over each other (Mix3D); scans then come in
             pairs, so batch_size must be a multiple of twice the number of devices.
-        head: norm_linear is ScaLR's batch norm and linear layer, linear is MSC's linear layer.
+        head: norm_linear is ScaLR's batch norm and linear layer, linear is MSC's linear layer,
+            plain_linear is SLidR's, two_conv is SSPL's decoder.
         optimizer: adamw is ScaLR's (AdamW, warm-up and cosine), sgd is MSC's (SGD with Nesterov
-            momentum in one cycle).
+            momentum in one cycle), sgd_cosine is SLidR's (SGD and cosine), adam is JS3C-Net's
+            (Adam, 0.7 times the rate after each tenth), which SSPL takes.
         lr: Peak learning rate.
         min_lr: Learning rate at the end.
         weight_decay: Of the optimizer; adamw spares biases and norms when it fine-tunes.
         warmup_epochs: Epochs of warm-up, counted in passes as `epochs`.
         lovasz_weight: Of the Lovasz-softmax loss beside the cross entropy; 0 for the cross entropy
             alone.
+        reach: Metres that a network with a grid (WaffleIron) sees to each side, with cells of the
+            size that its file has; 0 for the file's reach.
         voxel_size: Metres; one point of each voxel stays. 0 for the backbone's own voxels, or 0.1
             where it has none.
-        max_points: Points of a training sample.
+        max_points: Points of a training sample; 0 for all.
         seed: Of the label subset, the order, the augmentation and the head.
         on_error: What a damaged training scan does: raise ends the run, skip warns and takes the
             next one. Evaluation never leaves a scan out.
-        count_absent_classes: Count classes that neither occur nor are predicted as 0 in the mIoU,
-            as MSC's does, instead of leaving them out.
+        absent_classes: What classes that neither occur nor are predicted count in the mIoU: nothing
+            (left_out, as ScaLR's), zero as MSC's, or one as SLidR's.
+        mean_of_last: Report the mean mIoU over this last part of the training instead of that at
+            its end; SSPL's is 0.15.
+        num_scores: Evaluations in that part, evenly apart, the last one at the end.
         precise: Score each original point by 13 turned and scaled passes over all of them, as MSC's
             final test does; takes much longer.
+        max_bad_samples: Damaged scans that may be skipped in the whole run; 0 for 1% of the scans.
+        on_nonfinite: What a step whose loss or gradient is not finite does: raise ends the run,
+            skip leaves it out, ten in a row at most.
         save_every: Steps between checkpoints.
         hardware: Devices and precision.
     """
@@ -66,6 +81,7 @@ class SegmentationConfig:
     random_weights: bool = False
     fraction: float = 1.0
     every: int = 1
+    every_scene: int = 1
     scenes: Path | None = None
     points_per_scene: int = 0
     points_file: Path | None = None
@@ -73,28 +89,37 @@ class SegmentationConfig:
     epochs: int = 20
     max_steps: int = 0
     batch_size: int = 8
-    augmentation: Literal["lidar", "cloud", "rooms"] = "lidar"
+    augmentation: Literal["lidar", "cloud", "sheared", "rooms"] = "lidar"
     mix_probability: float = 0.0
-    head: Literal["norm_linear", "linear"] = "norm_linear"
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    head: Literal["norm_linear", "linear", "plain_linear", "two_conv"] = "norm_linear"
+    optimizer: Literal["adamw", "sgd", "sgd_cosine", "adam"] = "adamw"
     lr: float = 1e-3
     min_lr: float = 1e-5
     weight_decay: float = 3e-3
     warmup_epochs: int = 2
     lovasz_weight: float = 1.0
+    reach: float = 0.0
     voxel_size: float = 0.0
     max_points: int = 20_000
     seed: int = 0
     on_error: OnError = "raise"
-    count_absent_classes: bool = False
+    max_bad_samples: int = 0
+    on_nonfinite: OnNonfinite = "raise"
+    absent_classes: AbsentClasses = "left_out"
+    mean_of_last: float = 0.0
+    num_scores: int = 5
     precise: bool = False
     save_every: int = 500
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
-        require_positive(self, "epochs", "batch_size", "lr", "max_points", "save_every", "every")
+        require_positive(self, "epochs", "batch_size", "lr", "save_every", "every", "every_scene")
+        require_positive(self, "num_scores")
         require_not_negative(self, "max_steps", "min_lr", "weight_decay", "warmup_epochs", "seed")
-        require_not_negative(self, "voxel_size", "lovasz_weight", "points_per_scene")
+        require_not_negative(self, "voxel_size", "lovasz_weight", "points_per_scene", "max_points")
+        require_not_negative(self, "reach")
+        if not 0 <= self.mean_of_last < 1:
+            raise ValueError(f"mean_of_last must be in [0, 1), got {self.mean_of_last}")
         if not 0 <= self.mix_probability <= 1:
             raise ValueError(f"mix_probability must be in [0, 1], got {self.mix_probability}")
         if self.mix_probability and self.batch_size % 2:
@@ -115,8 +140,9 @@ class ProbeConfig(SegmentationConfig):  # noqa: D101 - the same
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig(SegmentationConfig):  # noqa: D101 - the same and two more
+class FineTuneConfig(SegmentationConfig):  # noqa: D101 - the same and three more
     __doc__ = f"""{SegmentationConfig.__doc__}
+        head_lr: Peak learning rate of the head; 0 for `lr`.
         layer_decay: Factor of the learning rate per layer away from the head.
         drop_path: Probability that a scan skips a residual branch in training, for networks that
             have it (WaffleIron).
@@ -126,59 +152,56 @@ class FineTuneConfig(SegmentationConfig):  # noqa: D101 - the same and two more
     lr: float = 2e-3
     min_lr: float = 0.0
     weight_decay: float = 0.0
+    head_lr: float = 0.0
     layer_decay: float = 0.99
     drop_path: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "layer_decay")
+        require_not_negative(self, "head_lr")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
 
 
-def few_labels() -> FineTuneConfig:
-    """ScaLR's fine-tuning with 1% or 10% of the labels of nuScenes."""
-    return FineTuneConfig(
-        backbone=Path(),
-        data=DataConfig(root=Path()),
-        out=Path(),
-        epochs=45,
-        warmup_epochs=4,
-        layer_decay=0.95,
-    )
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """What to look at features with.
 
+    Attributes:
+        backbone: backbone.safetensors, a run folder that holds one, or a published checkpoint.
+        data: Dataset; its split is what neighbours are looked up in, where there are labels.
+        out: Folder of its own for quality.json and report.html.
+        random_weights: Look at the same network with random weights, as the control.
+        val_split: Split whose features are looked at.
+        num_scans: Scans drawn of each split.
+        points_per_scan: Points drawn of each scan; memory grows with both numbers' product.
+        num_neighbors: Nearest points of other scans that vote for a point's class.
+        augmentation: How two views of a scan differ: cloud as SLidR's, rooms as MSC's.
+        voxel_size: Metres; one point of each voxel stays. 0 for the backbone's own voxels, or 0.1
+            where it has none.
+        seed: Of scans, points, views and random weights.
+        accelerator: auto takes a GPU if there is one.
+    """
 
-def rooms() -> FineTuneConfig:
-    """MSC's fine-tuning on the rooms of ScanNet."""
-    return FineTuneConfig(
-        backbone=Path(),
-        data=DataConfig(root=Path(), name="scannet"),
-        out=Path(),
-        epochs=800,
-        batch_size=48,
-        augmentation="rooms",
-        mix_probability=0.8,
-        head="linear",
-        optimizer="sgd",
-        lr=0.05,
-        min_lr=5e-7,
-        weight_decay=1e-4,
-        warmup_epochs=40,
-        lovasz_weight=0.0,
-        max_points=100_000,
-        count_absent_classes=True,
-        layer_decay=1.0,
-        drop_path=0.0,
-    )
+    backbone: Path
+    data: DataConfig
+    out: Path
+    random_weights: bool = False
+    val_split: str = "val"
+    num_scans: int = 50
+    points_per_scan: int = 200
+    num_neighbors: int = 20
+    augmentation: Literal["cloud", "rooms"] = "cloud"
+    voxel_size: float = 0.0
+    seed: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
-
-def probe_rooms() -> ProbeConfig:
-    """ScaLR's linear probing with the rooms of ScanNet and MSC's augmentation."""
-    return ProbeConfig(
-        backbone=Path(),
-        data=DataConfig(root=Path(), name="scannet"),
-        out=Path(),
-        augmentation="rooms",
-        max_points=100_000,
-        count_absent_classes=True,
-    )
+    def __post_init__(self) -> None:
+        require_positive(self, "num_scans", "points_per_scan", "num_neighbors")
+        require_not_negative(self, "voxel_size", "seed")
+        if self.data.split == self.val_split:
+            raise ValueError(
+                f"data.split and val_split must differ, got {self.val_split!r} twice: each point "
+                "would be found as its own neighbour"
+            )

@@ -1,7 +1,7 @@
 """What a backbone is worth: linear probing, fine-tuning and evaluation as runs."""
 
-import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from pc_data.commandline import to_yaml
 from pc_data.datasets import DataConfig, Reader, open_dataset
 from pc_data.errors import DataError
@@ -17,7 +18,16 @@ from pc_data.scan import Scan
 
 from pc_train.configs import FineTuneConfig, ProbeConfig, SegmentationConfig
 from pc_train.fitting import fit, limited_threads
-from pc_train.limited import DrawnLabels, ListedLabels, read_points, require_listed, scans_of_scenes
+from pc_train.last_scores import LastScores, steps_to_score
+from pc_train.limited import (
+    DrawnLabels,
+    ListedLabels,
+    labelled_scans,
+    read_points,
+    require_listed,
+    scans_of_every_scene,
+    scans_of_scenes,
+)
 from pc_train.mixing import MixedPairs
 from pc_train.networks import (
     HEADS,
@@ -28,12 +38,19 @@ from pc_train.networks import (
     weights_file,
 )
 from pc_train.notices import notice
-from pc_train.pictures import report_segmentation
 from pc_train.precise import require_inside_passes
-from pc_train.runs import open_run, write_json
+from pc_train.runs import open_run
 from pc_train.samples import AUGMENTATIONS, to_input, training_sample
 from pc_train.schedules import OPTIMIZERS
-from pc_train.scores import Score, input_arguments, resolve_voxel_size, sample_to_score, score_model
+from pc_train.score_report import report_segmentation
+from pc_train.scores import (
+    Score,
+    input_arguments,
+    resolve_voxel_size,
+    sample_to_score,
+    score_model,
+    write_score,
+)
 from pc_train.segmentation import FineTune, LinearProbe, SegmentationModel
 
 
@@ -58,7 +75,7 @@ def probe(config: ProbeConfig) -> Score:
     Raises:
         ValueError: If the data, the backbone file or the run folder does not fit.
     """
-    backbone = open_backbone(config.backbone, random_seed=_random_seed(config))
+    backbone = open_backbone(config.backbone, random_seed=_random_seed(config), reach=config.reach)
     return _run(config, backbone, LinearProbe, title="linear probing")
 
 
@@ -71,9 +88,12 @@ def finetune(config: FineTuneConfig) -> Score:
         ValueError: If the data, the backbone file or the run folder does not fit.
     """
     backbone = open_backbone(
-        config.backbone, random_seed=_random_seed(config), drop_path=config.drop_path
+        config.backbone,
+        random_seed=_random_seed(config),
+        drop_path=config.drop_path,
+        reach=config.reach,
     )
-    task = partial(FineTune, layer_decay=config.layer_decay)
+    task = partial(FineTune, head_lr=config.head_lr, layer_decay=config.layer_decay)
     return _run(config, backbone, task, title="fine-tuning")
 
 
@@ -102,12 +122,13 @@ def evaluate(
             anything but this evaluation.
     """
     backbone, head, class_names = load_model(run)
-    dataset = open_dataset(data)
+    dataset = labelled_scans(open_dataset(data))
     if tuple(class_names) != tuple(dataset.class_names):
         raise ValueError(
             f"{run} predicts {len(class_names)} classes ({', '.join(class_names[:3])}, ...) but "
             f"{data.root} has {dataset.num_classes} ({', '.join(dataset.class_names[:3])}, ...); "
-            "evaluate on the dataset that the model was trained for"
+            "evaluate on the classes that the model was trained for; those that datasets share "
+            "are asked for by --data.classes 10 or 6, in training too"
         )
     voxel_size = backbone.card.get("voxel_size", 0.0)
     _check_first(dataset, backbone, voxel_size=voxel_size, precise=precise)
@@ -121,9 +142,9 @@ def evaluate(
         num_workers=num_workers,
         voxel_size=voxel_size,
         precise=precise,
-        count_absent=backbone.card.get("count_absent_classes", False),
+        absent_classes=backbone.card.get("absent_classes", "left_out"),
     )
-    write_json(out / "scores.json", dataclasses.asdict(score))
+    write_score(out, score)
     _report(out, score, model, backbone, dataset, title="evaluation", voxel_size=voxel_size)
     return score
 
@@ -131,7 +152,8 @@ def evaluate(
 def _run(
     config: SegmentationConfig, backbone: NamedBackbone, task: Callable[..., Any], *, title: str
 ) -> Score:
-    train, val = open_dataset(config.data), open_dataset(config.data, split=config.val_split)
+    train = labelled_scans(open_dataset(config.data))
+    val = labelled_scans(open_dataset(config.data, split=config.val_split))
     voxel_size = resolve_voxel_size(config.voxel_size, backbone)
     samples, steps_per_epoch = _training_samples(config, train, backbone, voxel_size=voxel_size)
     # Before anything is written: damaged data shows at once.
@@ -155,7 +177,51 @@ def _run(
         make_optimizer=OPTIMIZERS[config.optimizer],
         lovasz_weight=config.lovasz_weight,
     )
+    trainer, score = _fit_and_score(
+        config, model, backbone, samples, val, num_steps=num_steps, title=title
+    )
+    if trainer.is_global_zero:
+        card = {
+            "class_names": list(train.class_names),
+            "labels": str(config.data.root),
+            "voxel_size": voxel_size,
+            "head": config.head,
+            "absent_classes": config.absent_classes,
+        }
+        save_model(config.out, backbone, card=card, head=model.head)
+        _report(config.out, score, model, backbone, val, title=title, voxel_size=voxel_size)
+        write_score(config.out, score)
+    return score
+
+
+def _fit_and_score(
+    config: SegmentationConfig,
+    model: SegmentationModel,
+    backbone: NamedBackbone,
+    samples: Samples,
+    val: Any,  # noqa: ANN401 - labelled scans
+    *,
+    num_steps: int,
+    title: str,
+) -> tuple[Trainer, Score]:
+    """Train, and evaluate at the end or several times towards it."""
     hardware = config.hardware
+    evaluate_model = partial(
+        score_model,
+        model,
+        backbone,
+        val,
+        title=f"{title}, evaluation",
+        num_workers=hardware.num_workers,
+        voxel_size=resolve_voxel_size(config.voxel_size, backbone),
+        accelerator=hardware.accelerator,
+        precise=config.precise,
+        absent_classes=config.absent_classes,
+    )
+    last = None
+    if config.mean_of_last:
+        steps = steps_to_score(num_steps, last=config.mean_of_last, num_scores=config.num_scores)
+        last = LastScores(steps, evaluate_model)
     trainer = fit(
         model,
         samples,
@@ -166,31 +232,11 @@ def _run(
         title=title,
         hardware=hardware,
         save_every=config.save_every,
+        on_nonfinite=config.on_nonfinite,
+        callbacks=[last] if last else [],
     )
     with limited_threads(hardware):
-        score = score_model(
-            model,
-            backbone,
-            val,
-            title=f"{title}, evaluation",
-            num_workers=hardware.num_workers,
-            voxel_size=voxel_size,
-            accelerator=hardware.accelerator,
-            precise=config.precise,
-            count_absent=config.count_absent_classes,
-        )
-    if trainer.is_global_zero:
-        card = {
-            "class_names": list(train.class_names),
-            "labels": str(config.data.root),
-            "voxel_size": voxel_size,
-            "head": config.head,
-            "count_absent_classes": config.count_absent_classes,
-        }
-        save_model(config.out, backbone, card=card, head=model.head)
-        _report(config.out, score, model, backbone, val, title=title, voxel_size=voxel_size)
-        write_json(finished, dataclasses.asdict(score))
-    return score
+        return trainer, last.mean() if last else evaluate_model()
 
 
 def _input_files(config: SegmentationConfig) -> dict[str, Path]:
@@ -211,23 +257,23 @@ def _training_samples(
     config: SegmentationConfig, dataset: Reader, backbone: NamedBackbone, *, voxel_size: float
 ) -> tuple[Samples, int]:
     """The scans and labels that are used, as training samples, and the steps of an epoch."""
-    indices = np.arange(len(dataset))
-    if config.scenes is not None:
-        indices = scans_of_scenes(dataset, config.scenes)
-    indices = indices[:: config.every]
-    indices = indices[label_fraction(len(indices), config.fraction, seed=config.seed)]
-    scans = _limit_points(config, dataset, indices)
+    scans = _limit_points(config, dataset, _choose_scans(config, dataset))
     augment = partial(
         AUGMENTATIONS[config.augmentation],
         voxel_size=voxel_size,
-        max_points=config.max_points,
+        max_points=config.max_points or sys.maxsize,
         keep_labelled=bool(config.points_per_scene or config.points_file),
     )
     arguments = input_arguments(dataset, backbone)
     make_sample = augment
     if not config.mix_probability:
         make_sample = partial(training_sample, augment=augment, **arguments)
-    samples = Samples([(scans, make_sample)], seed=config.seed, on_error=config.on_error)
+    samples = Samples(
+        [(scans, make_sample)],
+        seed=config.seed,
+        on_error=config.on_error,
+        max_bad_samples=config.max_bad_samples,
+    )
     steps_per_epoch = _count_steps(config, len(samples), len(dataset))
     if not config.mix_probability:
         return samples, steps_per_epoch
@@ -235,6 +281,17 @@ def _training_samples(
         samples, to_input=partial(to_input, **arguments), probability=config.mix_probability
     )
     return mixed, steps_per_epoch
+
+
+def _choose_scans(config: SegmentationConfig, dataset: Reader) -> np.ndarray:
+    """Indices of the scans whose labels may be used."""
+    indices = np.arange(len(dataset))
+    if config.scenes is not None:
+        indices = scans_of_scenes(dataset, config.scenes)
+    if config.every_scene > 1:
+        indices = np.intersect1d(indices, scans_of_every_scene(dataset, config.every_scene))
+    indices = indices[:: config.every]
+    return indices[label_fraction(len(indices), config.fraction, seed=config.seed)]
 
 
 def _limit_points(config: SegmentationConfig, dataset: Reader, indices: np.ndarray) -> Scans:

@@ -48,6 +48,7 @@ class MixedPairs(Samples):
         if len(augmented) < 2:
             raise ValueError(f"mixing takes at least 2 scans, got {len(augmented)}; do not mix")
         self.augmented, self.to_input, self.probability = augmented, to_input, probability
+        self.bad = augmented.bad
 
     def __len__(self) -> int:
         return len(self.augmented) // 2

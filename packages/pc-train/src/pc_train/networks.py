@@ -16,6 +16,7 @@ from pc_backbones import (
     read_card,
     save_backbone,
 )
+from pc_backbones.heads import two_conv_head
 from pc_backbones.published import FILE_NAMES
 from pc_data.features import LIDAR_FEATURES, ROOM_FEATURES
 from pc_geometry.atomic import atomic_file
@@ -27,10 +28,13 @@ BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "head.safetensors"
 # By name and number of input features; a published file says neither what they are nor in which
 # order they come.
-_PUBLISHED_FEATURES = {
+_PUBLISHED_FEATURES: dict[tuple[str, int], tuple[str, ...]] = {
     ("waffleiron", 5): LIDAR_FEATURES,
+    ("sparse_unet", 1): ("raw_intensity",),
     ("sparse_unet", 6): ROOM_FEATURES,
     ("sparse_unet", 3): ROOM_FEATURES[:3],
+    ("pointnet2", 1): ("height",),
+    ("pointnet2", 0): (),
 }
 
 
@@ -65,6 +69,8 @@ def linear_head(in_dim: int, num_classes: int) -> nn.Linear:
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "norm_linear": linear_probe_head,
     "linear": linear_head,
+    "plain_linear": nn.Linear,
+    "two_conv": two_conv_head,
 }
 """By the name that settings and cards give them; from input width and number of classes."""
 
@@ -78,7 +84,11 @@ def new_backbone(name: str, in_dim: int, **arguments: Any) -> NamedBackbone:  # 
 
 
 def open_backbone(
-    path: Path, *, random_seed: int | None = None, drop_path: float | None = None
+    path: Path,
+    *,
+    random_seed: int | None = None,
+    drop_path: float | None = None,
+    reach: float = 0.0,
 ) -> NamedBackbone:
     """Load a backbone to continue with.
 
@@ -88,10 +98,13 @@ def open_backbone(
         random_seed: Keep only the architecture, and draw the weights from this seed.
         drop_path: Probability that a scan skips a residual branch in training, instead of that in
             the file; for networks that have it.
+        reach: Metres that a network with a grid sees to each side, with cells as large as before;
+            0 for what is in the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or of another network.
+        ValueError: If it is damaged, or of another network; if `reach` is given for a network
+            without a grid.
     """
     file = weights_file(path)
     if file.suffix == ".safetensors":
@@ -108,6 +121,8 @@ def open_backbone(
             known |= {"features": list(features)}
     changes: dict[str, Any] = {"drop_path": drop_path} if drop_path is not None else {}
     changes = {key: value for key, value in changes.items() if key in network.arguments}
+    if reach:
+        changes |= _wider(network, reach)
     if random_seed is not None or changes:
         arguments, trained = {**arguments, **changes}, network
         with torch.random.fork_rng(devices=[]):
@@ -116,6 +131,25 @@ def open_backbone(
         if random_seed is None:
             network.load_state_dict(trained.state_dict())
     return NamedBackbone(network=network, name=name, arguments=arguments, card=known)
+
+
+def _wider(network: Backbone, reach: float) -> dict[str, Any]:
+    """Arguments of a grid that ends so many metres to each side; no weight depends on them."""
+    if "grids" not in network.arguments:
+        raise ValueError(
+            f"reach is for networks with a grid (WaffleIron), got {reach:g} for "
+            f"{type(network).__name__}; pass 0"
+        )
+    low, high = network.arguments["fov"]
+    (rows, columns), (_, layers), _ = network.arguments["grids"]
+    rows, columns = (
+        round(2 * reach * cells / (end - start))
+        for cells, start, end in zip((rows, columns), low, high, strict=False)
+    )
+    return {
+        "fov": ((-reach, -reach, low[2]), (reach, reach, high[2])),
+        "grids": ((rows, columns), (rows, layers), (columns, layers)),
+    }
 
 
 def weights_file(path: Path) -> Path:

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from pc_data.augment import Box, crop_nearest, flip, inside_box, rotate_z, scale
-from pc_data.augment.presets import SLIDR_CLOUD, room_segmentation, run
+from pc_data.augment.presets import JS3C_SEGMENTATION, SLIDR_CLOUD, room_segmentation, run
 from pc_data.batch import PointBatch, to_batch
 from pc_data.errors import DataError
 from pc_data.features import LIDAR_FEATURES, point_features
 from pc_data.scan import Scan
 from pc_geometry import knn, occupied_volumes, voxel_subsample
+
+# Without its first step, which centres: scans are evaluated in the sensor's frame.
+_SHEARED = JS3C_SEGMENTATION[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,35 @@ def augment_cloud(
     return Augmented(seen=scan, felt=scan)
 
 
+def augment_sheared(
+    scan: Scan,
+    rng: np.random.Generator,
+    *,
+    voxel_size: float = 0.1,
+    max_points: int = 20_000,
+    keep_labelled: bool = False,
+) -> Augmented:
+    """Shear, mirror and rotate a LiDAR scan; input features tell of the moved points.
+
+    Args:
+        scan: A labelled scan.
+        rng: Draws the augmentation.
+        voxel_size: Metres; one random point of each voxel stays.
+        max_points: The nearest to a random point stay.
+        keep_labelled: All points whose label is not -1 survive the voxels, for training on few.
+
+    Raises:
+        DataError: If the scan has no labels.
+
+    Source: JS3C-Net (Yan et al., AAAI 2021), whose settings SSPL largely follows (Zhang et al.,
+        NeurIPS 2022, Sec. 4.3). It keeps all points; a budget is ours. It also centres scans, and
+        does so when it evaluates.
+    """
+    bare = dataclasses.replace(scan, boxes=None)  # a shear does not leave them boxes
+    moved = run(_SHEARED, _thinned(bare, rng, voxel_size, max_points, keep_labelled), rng)
+    return Augmented(seen=moved, felt=moved)
+
+
 def augment_room(
     scan: Scan,
     rng: np.random.Generator,
@@ -121,6 +153,7 @@ def augment_room(
 AUGMENTATIONS: dict[str, Callable[..., Augmented]] = {
     "lidar": augment_lidar,
     "cloud": augment_cloud,
+    "sheared": augment_sheared,
     "rooms": augment_room,
 }
 """By the name that settings give them."""
@@ -242,7 +275,7 @@ def evaluation_sample(
     Source: the validation of ScaLR's released code (Puy et al., CVPR 2024). MSC's (Wu et al., CVPR
         2023) copies the answer of a voxel, here each point's nearest answers.
     """
-    kept = scan.select(_first_of_voxels(scan, voxel_size, from_origin=from_origin))
+    kept = scan.select(first_of_voxels(scan, voxel_size, from_origin=from_origin))
     sample = to_input(
         Augmented(seen=kept, felt=kept),
         features=features,
@@ -264,7 +297,14 @@ def _labels_of(scan: Scan) -> np.ndarray:
     return scan.labels
 
 
-def _first_of_voxels(scan: Scan, voxel_size: float, *, from_origin: bool) -> np.ndarray:
+def first_of_voxels(scan: Scan, voxel_size: float, *, from_origin: bool) -> Int64[np.ndarray, " m"]:
+    """The points that a network sees in evaluation: the first of each voxel, in file order.
+
+    Args:
+        scan: Any scan.
+        voxel_size: Metres.
+        from_origin: As for `evaluation_sample`.
+    """
     if not from_origin:
         return voxel_subsample(scan.xyz, voxel_size)[0]
     voxel = occupied_volumes(scan.xyz, voxel_size, origin=np.zeros(3))

@@ -1,11 +1,16 @@
 """What a model is worth on a labelled dataset."""
 
+import csv
+import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from pc_data.batch import PointBatch
 from pc_data.errors import DataError
 from pc_data.features import LIDAR_FEATURES
@@ -14,8 +19,10 @@ from pc_data.progress import progress_line
 from pc_data.scan import Scan
 from torch import Tensor
 
-from pc_train.fitting import takes_gpu
+from pc_train.configs import AbsentClasses
+from pc_train.fitting import pick_device
 from pc_train.networks import NamedBackbone
+from pc_train.runs import write_json, write_text
 from pc_train.samples import evaluation_sample
 from pc_train.segmentation import (
     SegmentationModel,
@@ -34,11 +41,40 @@ class Score:
         miou: Mean over the classes; whether those that do not occur count, a setting decides.
         iou: Of each class by name; NaN where it does not occur.
         num_scans: Scans evaluated.
+        miou_by_step: What `miou` is the mean of, by the number of the step, where a run is
+            evaluated several times.
+        confusion: Points of each true class (row) by the class predicted; None in a score that was
+            read from a file.
     """
 
     miou: float
     iou: dict[str, float]
     num_scans: int
+    miou_by_step: dict[str, float] = field(default_factory=dict)
+    confusion: Int64[np.ndarray, "k k"] | None = field(default=None, compare=False, repr=False)
+
+
+def write_score(out: Path, score: Score) -> None:
+    """Write `confusion.csv` and, last, `scores.json`."""
+    if score.confusion is not None:
+        table = io.StringIO()
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["true class", *score.iou])
+        for name, counts in zip(score.iou, score.confusion.tolist(), strict=True):
+            rows.writerow([name, *counts])
+        write_text(out / "confusion.csv", table.getvalue())
+    values = asdict(replace(score, confusion=None))
+    values = {name: value for name, value in values.items() if name != "confusion"}
+    write_json(out / "scores.json", values)
+
+
+def read_confusion(run: Path) -> tuple[tuple[str, ...], Int64[np.ndarray, "k k"]] | None:
+    """Read class names and counts as `write_score` wrote them; None of a run without them."""
+    file = run / "confusion.csv"
+    if not file.is_file():
+        return None
+    header, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
+    return tuple(header[1:]), np.array([row[1:] for row in rows], np.int64)
 
 
 def input_arguments(dataset: Any, backbone: NamedBackbone) -> dict[str, Any]:  # noqa: ANN401
@@ -113,7 +149,7 @@ def score_model(
     voxel_size: float = 0.0,
     accelerator: str = "auto",
     precise: bool = False,
-    count_absent: bool = False,
+    absent_classes: AbsentClasses = "left_out",
 ) -> Score:
     """Evaluate class scores on every labelled point of a dataset.
 
@@ -129,12 +165,12 @@ def score_model(
         voxel_size: Metres; 0 for the network's own.
         accelerator: auto, cpu or gpu.
         precise: Predict every original point itself, in several passes (`pc_train.precise`).
-        count_absent: Count classes that neither occur nor are predicted as 0 in the mean.
+        absent_classes: What classes that neither occur nor are predicted count in the mean.
 
     Raises:
         DataError: If no scan has labels, or one is damaged.
     """
-    device = torch.device("cuda" if takes_gpu(accelerator) else "cpu")
+    device = pick_device(accelerator)
     rank, world_size = _process()
     if world_size > 1:
         for value in model.to(device).buffers():
@@ -154,7 +190,12 @@ def score_model(
     if not counts.any():
         raise DataError(f"{dataset.root}: no scan of split {dataset.split!r} has labels")
     iou = dict(zip(dataset.class_names, iou_per_class(counts).tolist(), strict=True))
-    return Score(miou=mean_iou(counts, count_absent=count_absent), iou=iou, num_scans=len(dataset))
+    return Score(
+        miou=mean_iou(counts, absent_classes=absent_classes),
+        iou=iou,
+        num_scans=len(dataset),
+        confusion=counts,
+    )
 
 
 def _watch(batches: Any, *, title: str) -> Iterator[Any]:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """Semantic segmentation on top of a backbone: linear probing, fine-tuning, evaluation."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 import numpy as np
@@ -13,6 +13,7 @@ from pc_losses import cross_entropy_lovasz
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from pc_train.configs import AbsentClasses
 from pc_train.schedules import adamw_warmup_cosine, layer_decay_groups
 
 MakeHead = Callable[[int, int], nn.Module]
@@ -116,9 +117,10 @@ class FineTune(SegmentationModel):
         num_classes: Of the labels.
         num_steps: Length of the run.
         warmup_steps: Of the learning rate.
-        lr: Peak learning rate of the head.
+        lr: Peak learning rate.
         min_lr: Learning rate at the end.
         weight_decay: Of the optimiser.
+        head_lr: Peak learning rate of the head; 0 for `lr`.
         layer_decay: Factor of the learning rate per layer away from the head.
         make_head: From input width and number of classes to a head; its default is a batch norm
             and a linear layer.
@@ -127,6 +129,7 @@ class FineTune(SegmentationModel):
 
     Source: ScaLR (Puy et al., CVPR 2024), its released configurations: 0.99 with all labels,
         0.95 with few. MSC (Wu et al., CVPR 2023), Table 6: no layer decay, SGD, cross entropy.
+        SLidR (Sautier et al., CVPR 2022), its released configurations: a head 100 times as fast.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class FineTune(SegmentationModel):
         lr: float = 2e-3,
         min_lr: float = 0.0,
         weight_decay: float = 0.0,
+        head_lr: float = 0.0,
         layer_decay: float = 0.99,
         make_head: MakeHead = linear_probe_head,
         make_optimizer: MakeOptimizer = adamw_warmup_cosine,
@@ -147,7 +151,7 @@ class FineTune(SegmentationModel):
         head = make_head(backbone.out_dim, num_classes)
         super().__init__(backbone, head, lovasz_weight=lovasz_weight)
         backbone.requires_grad_(True).train()  # files load in eval mode, and Lightning keeps it
-        self.layer_decay = layer_decay
+        self.layer_decay, self.head_scale = layer_decay, (head_lr or lr) / lr
         self.make_optimizer = make_optimizer
         self.schedule = {
             "lr": lr,
@@ -158,8 +162,13 @@ class FineTune(SegmentationModel):
         }
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
-        """The optimiser with layer-wise decay of the learning rate."""
-        groups = layer_decay_groups(self.backbone.layer_groups(), self.head, decay=self.layer_decay)
+        """The optimiser, with rates that fall from layer to layer and one of the head's own."""
+        groups = layer_decay_groups(
+            self.backbone.layer_groups(),
+            self.head,
+            decay=self.layer_decay,
+            head_scale=self.head_scale,
+        )
         return self.make_optimizer(groups, **self.schedule)
 
 
@@ -218,15 +227,27 @@ def iou_per_class(confusion: Int64[np.ndarray, "k k"]) -> Float[np.ndarray, " k"
         return hit / union
 
 
-def mean_iou(confusion: Int64[np.ndarray, "k k"], *, count_absent: bool = False) -> float:
-    """Mean over the classes that occur or are predicted.
+def mean_iou(
+    confusion: Int64[np.ndarray, "k k"], *, absent_classes: AbsentClasses = "left_out"
+) -> float:
+    """Mean over the classes.
 
     Args:
         confusion: As `confusion` counts it.
-        count_absent: Let the others count as 0, as in MSC's evaluation, where 11 of ScanNet's 200
-            classes cannot be scored.
+        absent_classes: What classes that neither occur nor are predicted count: nothing (left_out,
+            as in ScaLR's evaluation), zero as in MSC's, where 11 of ScanNet's 200 classes cannot be
+            scored, or one as in SLidR's and CSC's.
 
-    Source: the published protocols of ScaLR (Puy et al., CVPR 2024) and MSC (Wu et al., CVPR 2023).
+    Raises:
+        ValueError: If `absent_classes` is none of these.
+
+    Source: the released code of ScaLR (Puy et al., CVPR 2024), MSC (Wu et al., CVPR 2023) and SLidR
+        (Sautier et al., CVPR 2022), which CSC's is (Chen et al., CVPR 2024).
     """
+    if absent_classes not in get_args(AbsentClasses):
+        known = ", ".join(get_args(AbsentClasses))
+        raise ValueError(f"absent_classes must be one of {known}, got {absent_classes!r}")
     iou = iou_per_class(confusion)
-    return float(np.nan_to_num(iou).mean() if count_absent else np.nanmean(iou))
+    if absent_classes == "left_out":
+        return float(np.nanmean(iou))
+    return float(np.nan_to_num(iou, nan=1.0 if absent_classes == "one" else 0.0).mean())
