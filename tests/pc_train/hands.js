@@ -1,0 +1,50 @@
+// What hands and keys do to a view: run in a page by test_browser.py, which reads data-said.
+const view = window.pointClouds[0], canvas = view.canvas, said = {};
+const state = () => JSON.stringify(view.eye);
+const moves = (name, act) => { const before = state(); act(); said[name] = state() !== before; };
+const key = (name, more) => canvas.dispatchEvent(new KeyboardEvent("keydown", {key: name, ...more}));
+const pointer = (kind, x, y, more) => canvas.dispatchEvent(
+  new PointerEvent(kind, {pointerId: 1, clientX: x, clientY: y, buttons: 1, ...more}));
+canvas.setPointerCapture = () => {};
+const webgl = !!document.createElement("canvas").getContext("webgl");
+said.renderer = webgl === (view.renderer.name === "WebGL");
+const wheel = () => canvas.dispatchEvent(new WheelEvent("wheel", {deltaY: 1, cancelable: true}));
+moves("wheel unasked", wheel);
+canvas.focus();
+moves("wheel", wheel);
+for (const name of ["ArrowLeft", "ArrowUp", "+", "-"]) moves(name, () => key(name));
+moves("shift", () => key("ArrowLeft", {shiftKey: true}));
+moves("ctrl", () => key("+", {ctrlKey: true}));
+moves("drag", () => { pointer("pointerdown", 300, 300); pointer("pointermove", 350, 320); });
+pointer("pointerup", 350, 320);
+moves("hover", () => pointer("pointermove", 200, 200, {buttons: 0}));
+moves("touch", () => {
+  pointer("pointerdown", 300, 300); pointer("pointerdown", 400, 300, {pointerId: 2});
+  pointer("pointermove", 500, 300, {pointerId: 2});
+});
+pointer("pointerup", 0, 0); pointer("pointerup", 0, 0, {pointerId: 2});
+key("0");
+said.home = view.eye.distance === view.home.distance && view.eye.middle[0] === view.home.middle[0];
+moves("height", () => { view.cut.value = 0.5; view.cut.dispatchEvent(new Event("input")); });
+moves("dot", () => { view.dot.value = 1; view.dot.dispatchEvent(new Event("input")); });
+const shown = () => view.paints.filter((value, i) => i % 4 === 3 && value > 0).length;
+const legend = () => [...view.legend.querySelectorAll("button")];
+said.all = shown();
+legend()[0].click();
+said.hidden = shown();
+said.pressed = legend()[0].getAttribute("aria-pressed");
+legend().at(-1).click();
+said.again = shown();
+legend()[1].dispatchEvent(new MouseEvent("click", {shiftKey: true}));
+said.only = shown();
+view.choice.value = "features"; view.choice.dispatchEvent(new Event("change"));
+said.title = view.layer.title; said.note = view.legend.textContent;
+location.hash = "#view=prediction";
+setTimeout(() => {
+  said.hash = view.layer.title;
+  const box = canvas.getBoundingClientRect();
+  view.hide([]); key("0");
+  pointer("pointermove", box.left + box.width / 2, box.top + box.height / 2, {buttons: 0});
+  said.point = view.said.value;
+  document.documentElement.dataset.said = JSON.stringify(said);
+}, 300);
