@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pc_train.pretraining import start_backbone
 
 CPU = HardwareConfig(accelerator="cpu", num_workers=0)
 LATER = DataConfig(root=Path())
+_SEEN = ("prediction", "error", "features")
 COMMON = {"backbone": Path(), "data": LATER, "out": Path(), "batch_size": 1, "hardware": CPU}
 COMMON |= {"max_points": 300, "voxel_size": 0.5}
 
@@ -91,7 +93,12 @@ def test_whole_demo(demo, tmp_path, monkeypatch):
     parts += ["pretrain on world", "fine-tuning, 50% of the labels", "linear probe, all labels"]
     for part in parts:
         assert part in page
-    assert page.count("data:image/png") == 6
+    assert page.count("data:image/png") == 7
+    titles = re.findall('"title":"(.*?)"', page)
+    of = [
+        f"{what}, linear probe, {source}" for source in ("pretrained", "random") for what in _SEEN
+    ]
+    assert titles == ["ground truth", *of, "intensity", "height"]
 
     monkeypatch.setattr("pc_train.downstream.fit", None)
     monkeypatch.setattr("pc_train.demo.report_demo", lambda *_: None)

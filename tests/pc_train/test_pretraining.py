@@ -1,5 +1,7 @@
 """The scaffold of pre-training, around a method of one line."""
 
+import json
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,19 @@ from pc_data.commandline import run
 from pc_data.datasets import DataConfig
 from pc_data.features import point_features
 from pc_train.callbacks import read_curve
+from pc_train.first_batch import FIRST_BATCH
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import BACKBONE_FILE, save_model
 from pc_train.pretrain_config import PretrainConfig
-from pc_train.pretraining import open_datasets, run_pretraining, start_backbone, write_report
+from pc_train.pretraining import (
+    first_scan,
+    open_datasets,
+    run_pretraining,
+    start_backbone,
+    write_report,
+)
+from pc_train.tables import read_table
+from pc_train.viewer import Cloud
 from torch import nn
 
 FEATURES = ("intensity", "z")
@@ -77,7 +88,7 @@ def _start(config, *, name="waffleiron", features=FEATURES, depth=3):
     return start_backbone(config, name, features, depth=depth, channels=8, **SMALL)
 
 
-def _run(config, *, make_method=None, report=None):
+def _run(config, *, make_method=None, report=None, first_batch=None):
     backbone = _start(config)
     return run_pretraining(
         config,
@@ -85,6 +96,7 @@ def _run(config, *, make_method=None, report=None):
         backbone=backbone,
         make_method=make_method or (lambda *_: Method(backbone.network, config.lr)),
         card={"method": "Test"},
+        first_batch=first_batch or (lambda _: Figure()),
         report=report or (lambda *_: None),
     )
 
@@ -93,15 +105,47 @@ def _weights(backbone):
     return torch.cat([value.flatten() for value in backbone.network.parameters()])
 
 
+def _weights_of(file):
+    return torch.cat([value.flatten() for value in load_backbone(file).parameters()])
+
+
 def _never(*_):
     raise AssertionError("called")
 
 
+def test_pictures_show_the_first_scan_that_can_be_read(config, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(config.data.root, root)
+    data = replace(config.data, root=root)
+    first, second = (open_datasets(replace(config, data=data))[0][index] for index in (0, 1))
+    assert first_scan(replace(config, data=data)).name == first.name
+    broken = next(root.glob(f"samples/LIDAR_TOP/{Path(_file_of(root, first.name)).name}"))
+    broken.write_bytes(b"123")
+    with pytest.raises(DataError, match="bytes"):
+        first_scan(replace(config, data=data))
+    assert first_scan(replace(config, data=data, on_error="skip")).name == second.name
+
+
+def _file_of(root, name):
+    """The point file of a keyframe."""
+    tables = json.loads((next(root.glob("v1.0-*")) / "sample_data.json").read_text())
+    return next(
+        row["filename"]
+        for row in tables
+        if row["sample_token"] == name and "LIDAR_TOP" in row["filename"]
+    )
+
+
 def test_run_saves_the_trained_backbone_and_its_card(config):
     config = replace(config, more_data=[replace(config.data, split="val")])
-    asked, reported = [], []
+    asked, drawn, reported = [], [], []
+
+    def draw(sample):
+        drawn.append(sample.names)
+        return Figure()
 
     def make_method(num_steps, steps_per_epoch):
+        assert (config.out / FIRST_BATCH).is_file()
         asked.append(num_steps)
         return Method(backbone.network, config.lr)
 
@@ -115,15 +159,16 @@ def test_run_saves_the_trained_backbone_and_its_card(config):
         backbone=backbone,
         make_method=make_method,
         card={"method": "Test", "teachers": []},
+        first_batch=draw,
         report=lambda method, sample: reported.append((type(method), sample.names)),
     )
     assert asked == [8]  # two epochs of two scans of each dataset, one by one
     assert len(read_curve(config.out / "metrics.csv")) == 8
     assert reported == [(Method, (datasets[0][0].name,))]
+    assert drawn == [(datasets[0][0].name,)]
     assert file == config.out / BACKBONE_FILE
-    saved = torch.cat([value.flatten() for value in load_backbone(file).parameters()])
-    assert torch.equal(saved, _weights(backbone))
-    assert not torch.equal(saved, before)
+    assert torch.equal(_weights_of(file), _weights(backbone))
+    assert not torch.equal(_weights_of(file), before)
     intensity = [datasets[0].intensity_mean, datasets[0].intensity_std]
     assert read_card(file)["card"] == {
         "features": list(FEATURES),
@@ -146,6 +191,7 @@ def test_card_of_a_network_without_intensity(config):
         backbone=backbone,
         make_method=lambda *_: Method(backbone.network, config.lr),
         card={},
+        first_batch=lambda _: Figure(),
         report=lambda *_: None,
     )
     assert read_card(file)["card"]["data"] == [{"name": "nuscenes", "split": "train", "scans": 2}]
@@ -155,10 +201,27 @@ def test_finished_run_is_left_alone(config):
     config = replace(config, max_steps=1)
     file = _run(config)
     before = file.stat().st_mtime_ns
-    assert _run(config, make_method=_never, report=_never) == file
+    assert _run(config, make_method=_never, report=_never, first_batch=_never) == file
     assert file.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"other settings \(lr 0\.001 -> 0\.5\)"):
         _run(replace(config, lr=0.5))
+
+
+def test_an_online_probe_changes_no_weight(config, tmp_path):
+    plain = _weights_of(_run(config))
+    looked = replace(config, out=tmp_path / "looked", probe_data=config.data, probe_every=2)
+    looked = replace(looked, probe_scans=1)
+
+    def report(*_):
+        write_report(looked.out, title="Test", lead="a network", loss="A distance.")
+
+    assert torch.equal(_weights_of(_run(looked, report=report)), plain)
+    probe = read_table(looked.out / "probe.csv")
+    assert probe["step"].tolist() == [0, 2, 4]
+    assert ((probe["accuracy"] > 0) & (probe["accuracy"] < 1)).all()
+    assert (config.out / "metrics.csv").read_bytes() == (looked.out / "metrics.csv").read_bytes()
+    assert "Linear probe while it learned" in (looked.out / "report.html").read_text()
+    assert not (config.out / "probe.csv").exists()
 
 
 def test_nothing_is_written_before_the_first_sample(config):
@@ -172,6 +235,7 @@ def test_nothing_is_written_before_the_first_sample(config):
             backbone=_start(config),
             make_method=_never,
             card={},
+            first_batch=_never,
             report=_never,
         )
     with pytest.raises(ValueError, match=r"batch_size must be in \[1, 2\]"):
@@ -234,14 +298,16 @@ def test_report(config):
         lead="a network from nothing",
         loss="A distance.",
         sections=[("Own heading", Figure(figsize=(1, 1)), "Own caption.")],
+        cloud=Cloud(xyz=np.eye(3), colorings={}),
     )
     _run(config, report=lambda *_: write())
     page = (config.out / "report.html").read_text()
     parts = ["Test &amp; try", "a network from nothing, 2 steps", "<h2>Loss</h2>", "A distance."]
-    parts += ["<h2>Own heading</h2>", "Own caption.", "<h2>Configuration</h2>", "batch_size: 1"]
+    parts += ["<h2>Own heading</h2>", "Own caption.", "<h2>The features, to turn</h2>", '"height"']
+    parts += ["<h2>Configuration</h2>", "batch_size: 1"]
     places = [page.index(part, page.index("<h1>")) for part in parts]
     assert places == sorted(places)
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 3  # the loss, what is watched, the own section
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The whole story on a synthetic world: pre-train, probe, fine-tune, against random weights."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import yaml
 from pc_data.datasets import DataConfig
 
 from pc_train.demo_plan import Demo
@@ -36,15 +38,7 @@ def run_demo(demo: Demo, out: Path, *, num_seeds: int = 2, max_steps: int = 0) -
     Raises:
         ValueError: If a number is out of range, or `out` belongs to another run.
     """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
-    if max_steps < 0:
-        raise ValueError(f"max_steps must be 0 or more, got {max_steps}")
-    open_run(out, f"num_seeds: {num_seeds}\nmax_steps: {max_steps}\n")
-    demo = demo.cut(max_steps)
-    data = dataclasses.replace(demo.data, root=out / "world")
-    if not data.root.is_dir():
-        demo.make_world(data.root, bool(max_steps))
+    demo, data = open_demo(demo, out, num_seeds=num_seeds, max_steps=max_steps)
     scores = [_run_seed(demo, out / f"seed{seed}", data, seed) for seed in range(num_seeds)]
     summary = _summarise(scores) | _bounds(demo, out, data)
     report_demo(demo, out, summary, scores, data)
@@ -52,23 +46,77 @@ def run_demo(demo: Demo, out: Path, *, num_seeds: int = 2, max_steps: int = 0) -
     return summary
 
 
+def open_demo(
+    demo: Demo,
+    out: Path,
+    *,
+    num_seeds: int,
+    max_steps: int,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Demo, DataConfig]:
+    """Open a demo's folder and make its world there, or find both.
+
+    Args:
+        demo: The app's.
+        out: The folder.
+        num_seeds: How often everything but the world is repeated.
+        max_steps: Cut every run to so many steps, on a smaller world; 0 for the full demo.
+        settings: What else the folder belongs to.
+
+    Returns:
+        The demo, cut, and how to open its world.
+
+    Raises:
+        ValueError: If a number is out of range, or `out` belongs to another run.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds must be at least 1, got {num_seeds}")
+    if max_steps < 0:
+        raise ValueError(f"max_steps must be 0 or more, got {max_steps}")
+    known = {"num_seeds": num_seeds, "max_steps": max_steps, **(settings or {})}
+    open_run(out, yaml.safe_dump(known, sort_keys=False))
+    data = dataclasses.replace(demo.data, root=out / "world")
+    if not data.root.is_dir():
+        demo.make_world(data.root, bool(max_steps))
+    return demo.cut(max_steps), data
+
+
+def measure(
+    demo: Demo, weights: Path, out: Path, data: DataConfig, *, seed: int, source: str
+) -> dict[str, Score]:
+    """Measure weights in both ways of a demo; finished runs are only read.
+
+    Args:
+        demo: Says how to probe and to fine-tune.
+        weights: Of a pre-trained backbone.
+        out: Folder for the runs `probe-SOURCE` and `finetune-SOURCE`.
+        data: The world.
+        seed: Of both runs.
+        source: pretrained, or random for the same network from random weights.
+
+    Returns:
+        A score for `linear_probe_miou` and for fine-tuning (`finetune_1pct_miou` where
+        `demo.tuning.fraction` is 0.01).
+
+    Raises:
+        ValueError: If a folder belongs to another run.
+    """
+    given = {"backbone": weights, "data": data, "seed": seed, "random_weights": source == "random"}
+    probing = dataclasses.replace(demo.probing, out=out / f"probe-{source}", **given)
+    tuning = dataclasses.replace(demo.tuning, out=out / f"finetune-{source}", **given)
+    few_labels = f"finetune_{100 * demo.tuning.fraction:g}pct_miou"
+    return {"linear_probe_miou": probe(probing), few_labels: finetune(tuning)}
+
+
 def _run_seed(demo: Demo, out: Path, data: DataConfig, seed: int) -> dict[str, dict[str, Score]]:
     """Pre-train, then measure both sources of weights in both ways."""
     notice(f"seed {seed}")
     weights = demo.pretrain(out / "pretrain", data, seed, demo.pretraining_steps)
-    few_labels = f"finetune_{100 * demo.tuning.fraction:g}pct_miou"
-    scores: dict[str, dict[str, Score]] = {"linear_probe_miou": {}, few_labels: {}}
+    scores: dict[str, dict[str, Score]] = {}
     for source in SOURCES:
         notice(f"seed {seed}, {source} weights")
-        given = {"data": data, "seed": seed, "random_weights": source == "random"}
-        probing = dataclasses.replace(
-            demo.probing, backbone=weights, out=out / f"probe-{source}", **given
-        )
-        tuning = dataclasses.replace(
-            demo.tuning, backbone=weights, out=out / f"finetune-{source}", **given
-        )
-        scores["linear_probe_miou"][source] = probe(probing)
-        scores[few_labels][source] = finetune(tuning)
+        for name, score in measure(demo, weights, out, data, seed=seed, source=source).items():
+            scores.setdefault(name, {})[source] = score
     return scores
 
 

@@ -10,6 +10,9 @@ from pc_data.datasets import DataConfig
 from pc_train.configs import FineTuneConfig, ProbeConfig
 from pc_train.report import Report
 
+Pretrain = Callable[[Path, DataConfig, int, int], Path]
+"""Runs pre-training: (run folder, data, seed, steps); returns the weights' file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
@@ -24,7 +27,7 @@ class Demo:
         loss: What the loss of pre-training measures, for a caption, without its full stop.
         data: How to open the world; its root is filled in.
         make_world: Writes the world: (folder, whether a small one will do). The folder is absent.
-        pretrain: Runs pre-training: (run folder, data, seed, steps); returns the weights' file.
+        pretrain: Runs pre-training; leaves a finished run alone.
         pretraining_steps: Of each seed.
         features: Input features, for the floor: a linear probe on them as they are.
         probing: Linear probing of both sources of weights, and the floor.
@@ -39,7 +42,7 @@ class Demo:
     loss: str
     data: DataConfig
     make_world: Callable[[Path, bool], object]
-    pretrain: Callable[[Path, DataConfig, int, int], Path]
+    pretrain: Pretrain
     pretraining_steps: int
     features: Sequence[str]
     probing: ProbeConfig

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from pc_data.datasets import DataConfig, open_dataset
 from pc_data.show import show_scan
 
@@ -11,9 +10,10 @@ from pc_train.callbacks import read_curve
 from pc_train.demo_plan import Demo
 from pc_train.figures import plot_curves, plot_iou
 from pc_train.networks import load_model, open_backbone
-from pc_train.pictures import picture_of_classes, picture_of_correlation
+from pc_train.pictures import cloud_of_answers, picture_of_classes, picture_of_correlation
 from pc_train.report import Report, iou_rows, percent
-from pc_train.scores import Score, sample_to_score
+from pc_train.score_report import add_confusion
+from pc_train.scores import Score, read_confusion, sample_to_score
 from pc_train.segmentation import SegmentationModel
 
 
@@ -39,7 +39,7 @@ def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
         pretrained, random = (summary[measure][source] for source in ("pretrained", "random"))
         rows.append(
             [
-                _title(measure),
+                measure_title(measure),
                 _with_range(values["pretrained"]),
                 _with_range(values["random"]),
                 f"{100 * (pretrained - random):+.1f}",
@@ -86,9 +86,14 @@ def report_demo(
     report.heading("Classes")
     for measure, score in scores[0].items():
         ious = {source: score[source].iou for source in score}
-        report.figure(plot_iou(ious), f"IoU by class: {_title(measure)}, seed 0.")
+        report.figure(plot_iou(ious), f"IoU by class: {measure_title(measure)}, seed 0.")
     ious = {source: score.iou for source, score in scores[0]["linear_probe_miou"].items()}
-    report.table(["class (linear probe)", *(f"{s} (%)" for s in ious)], iou_rows(ious))
+    with report.folded("Linear probe: all classes as a table"):
+        report.table(["class (linear probe)", *(f"{s} (%)" for s in ious)], iou_rows(ious))
+    if confusion := read_confusion(out / "seed0" / "probe-pretrained"):
+        names, counts = confusion
+        add_confusion(report, counts, names, of="Linear probe of the pre-trained weights, seed 0. ")
+    report.configuration(out)
     report.write(out / "report.html")
 
 
@@ -112,14 +117,16 @@ def _add_scan(report: Report, demo: Demo, runs: Path, data: DataConfig) -> None:
         "Similarity of all points' features to those of the point at the cross: an object's (a "
         "car, a chair) if one is labelled.",
     )
-    models: dict[str, torch.nn.Module] = {}
+    models: dict[str, SegmentationModel] = {}
     for source in ("pretrained", "random"):
         backbone, head, _ = load_model(runs / f"probe-{source}")
         models[f"linear probe, {source}"] = SegmentationModel(backbone.network, head)
     report.figure(picture_of_classes(models, sample, scan, names), "Ground truth and answers.")
+    cloud = cloud_of_answers(models, sample, scan, names)
+    report.cloud(cloud, f"Scan {scan.name}: truth, answers, errors and features of the probes.")
 
 
-def _title(measure: str) -> str:
+def measure_title(measure: str) -> str:
     """What a key of the summary measures."""
     if measure == "linear_probe_miou":
         return "linear probe, all labels"

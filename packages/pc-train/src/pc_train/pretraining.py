@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from matplotlib.figure import Figure
 from pc_data.commandline import to_yaml
 from pc_data.datasets import Reader, open_dataset
+from pc_data.errors import DataError
 from pc_data.loading import MakeSample, SampleKey, Samples, count_joint_batches
+from pc_data.scan import Scan
 
 from pc_train.callbacks import read_columns, read_curve
 from pc_train.figures import plot_curves, plot_watched
+from pc_train.first_batch import FIRST_BATCH, write_picture
 from pc_train.fitting import fit
 from pc_train.networks import (
     BACKBONE_FILE,
@@ -37,9 +40,13 @@ from pc_train.networks import (
     save_model,
     weights_file,
 )
+from pc_train.notices import is_first_process
+from pc_train.online_probe import OnlineProbe
 from pc_train.pretrain_config import PretrainConfig
 from pc_train.report import Report
-from pc_train.runs import CONFIG, open_run
+from pc_train.runs import open_run
+from pc_train.tables import PROBE_TABLE, read_table
+from pc_train.viewer import Cloud
 
 Method = TypeVar("Method", bound=LightningModule)
 
@@ -54,6 +61,23 @@ def open_datasets(config: PretrainConfig) -> list[Reader]:
         DataError: If a table is damaged.
     """
     return [open_dataset(data, labels=False) for data in (config.data, *config.more_data)]
+
+
+def first_scan(config: PretrainConfig) -> Scan:
+    """The first scan of `config.data` that can be read, for a picture.
+
+    Raises:
+        DataError: If a damaged scan comes before it and `config.on_error` is raise, or none can
+            be read.
+    """
+    dataset = open_dataset(config.data, labels=False)
+    for index in range(len(dataset)):
+        try:
+            return dataset[index]
+        except DataError:
+            if config.on_error == "raise" or index + 1 == len(dataset):
+                raise
+    raise DataError(f"{config.data.root} holds no scan; check its split")
 
 
 def start_backbone(
@@ -105,7 +129,9 @@ def run_pretraining(
     backbone: NamedBackbone,
     make_method: Callable[[int, int], Method],
     card: Mapping[str, Any],
+    first_batch: Callable[[Any], Figure],
     report: Callable[[Method, Any], None],
+    inputs: Mapping[str, Path] | None = None,
 ) -> Path:
     """Pre-train a backbone; resumes an interrupted run, and leaves a finished one alone.
 
@@ -117,8 +143,11 @@ def run_pretraining(
             trains `backbone.network`. Not called for a finished run.
         card: What is known of the weights besides features, data and steps: `method`, `version`
             and what else decides (teachers).
+        first_batch: Draws the first sample as the networks get it; `first_batch.png` is there
+            before the first step.
         report: Takes the trained method and the first sample, and writes `report.html`, through
             `write_report` or on its own; called by one process.
+        inputs: Files besides `start_from` whose content is part of the run, by what they are.
 
     Returns:
         The file with the backbone's weights.
@@ -127,20 +156,28 @@ def run_pretraining(
         DataError: If the first scan of a dataset is damaged or lacks what a sample needs; nothing
             is written then.
         ValueError: If the settings do not fit the data, the run folder belongs to another run, or
-            `start_from` has changed since the run began.
+            a file that the run began from has changed since.
     """
-    samples = Samples(sources, seed=config.seed, on_error=config.on_error)
+    samples = Samples(
+        sources,
+        seed=config.seed,
+        on_error=config.on_error,
+        max_bad_samples=config.max_bad_samples,
+    )
     steps_per_epoch = count_joint_batches(len(samples), config.batch_size)
     num_steps = config.max_steps or config.epochs * steps_per_epoch
     # Before anything is written: data that is damaged or lacks an input shows at once.
     first, *_ = [samples[SampleKey(0, int(start))] for start in samples.starts[:-1]]
-    start = config.start_from
-    open_run(
-        config.out, to_yaml(config), inputs={"start_from": weights_file(start)} if start else {}
-    )
+    given = dict(inputs or {})
+    if config.start_from is not None:
+        given["start_from"] = weights_file(config.start_from)
+    open_run(config.out, to_yaml(config), inputs=given)
     exported = config.out / BACKBONE_FILE
     if exported.is_file():
         return exported
+    sheet = config.out / FIRST_BATCH
+    if is_first_process() and not sheet.is_file():
+        write_picture(sheet, first_batch(first))
     method = make_method(num_steps, steps_per_epoch)
     trainer = fit(
         method,
@@ -152,12 +189,23 @@ def run_pretraining(
         title="pre-training",
         hardware=config.hardware,
         save_every=config.save_every,
+        on_nonfinite=config.on_nonfinite,
+        callbacks=_probes(config, backbone),
     )
     if trainer.is_global_zero:
         report(method, first)
         data = _describe(config, [dataset for dataset, _ in sources], backbone)
         save_model(config.out, backbone, card={"data": data, **card, "steps": num_steps})
     return exported
+
+
+def _probes(config: PretrainConfig, backbone: NamedBackbone) -> list[Callback]:
+    """What looks at the features while they are learned, if it is asked for."""
+    if config.probe_data is None:
+        return []
+    file = config.out / PROBE_TABLE
+    every, num_scans = config.probe_every, config.probe_scans
+    return [OnlineProbe(config.probe_data, backbone, file, every=every, num_scans=num_scans)]
 
 
 def write_report(
@@ -167,6 +215,7 @@ def write_report(
     lead: str,
     loss: str,
     sections: Sequence[tuple[str, Figure, str]] = (),
+    cloud: Cloud | None = None,
 ) -> None:
     """Write `report.html` of a pre-training run: the loss, the app's pictures, the configuration.
 
@@ -176,6 +225,7 @@ def write_report(
         lead: Which network learned from what; the number of steps follows.
         loss: What the loss measures.
         sections: Heading, figure and caption of each picture.
+        cloud: What the network sees and makes of it, as `cloud_of_features` shows it.
     """
     curve, columns = read_curve(out / "metrics.csv"), read_columns(out / "metrics.csv")
     report = Report(title, f"{lead}, {len(curve):,} steps")
@@ -183,11 +233,17 @@ def write_report(
     report.figure(plot_curves({"loss": curve}), loss)
     if len(columns) > len(("step", "loss", "lr")):
         report.figure(plot_watched(columns), "What the method watches besides its loss.")
+    probe = read_table(out / PROBE_TABLE)
+    if len(probe.get("step", ())):
+        report.heading("Linear probe while it learned")
+        report.figure(plot_watched(probe), "On scans that the classifier was not fitted to.")
     for heading, figure, caption in sections:
         report.heading(heading)
         report.figure(figure, caption)
-    report.heading("Configuration")
-    report.text((out / CONFIG).read_text(encoding="utf-8"))
+    if cloud is not None:
+        report.heading("The features, to turn")
+        report.cloud(cloud, "The points of one sample as the network sees them.")
+    report.configuration(out)
     report.write(out / "report.html")
 
 
