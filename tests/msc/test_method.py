@@ -65,7 +65,7 @@ def test_loss_by_hand():
     result = method.training_step(batch)
     torch.testing.assert_close(result["loss"], expected, rtol=1e-4, atol=1e-5)
     assert set(result["watch"]) == {
-        *("contrast", "color", "normal", "negative similarity", "feature spread")
+        *("contrast", "color", "normal", "alignment", "negative similarity", "feature spread")
     }
 
 

@@ -1,14 +1,21 @@
 """MSC's views: cross masks, pairs, packing."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msc.config import Config
+from msc.pictures import picture_of_batch
 from msc.samples import ViewPair, cross_masks, make_views
 from pc_data import DataError
 from pc_data.augment.presets import MSC_SHARED, msc_view
 from pc_data.augment.views import msc_views
+from pc_data.colors import IGNORED
+from pc_data.datasets import DataConfig
 from pc_data.loading import sample_rng
 
 from tests.pc_data.scans import scan_of
@@ -136,3 +143,31 @@ def test_lidar_without_color():
     assert sample.query.feat.shape[1] == 4
     with pytest.raises(DataError, match="color"):
         make_views(scan, sample_rng(0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "features", [("red", "green", "blue"), ("normal_x", "normal_y", "normal_z"), ("z",)]
+)
+def test_picture_of_the_first_batch(features, monkeypatch):
+    panels = []
+    monkeypatch.setattr("msc.pictures.draw_batch", lambda _, clouds: panels.extend(clouds))
+    scan = room()
+    if features[0] == "red":
+        color = np.random.default_rng(0).random((len(scan), 3)).astype(np.float32)
+        scan = dataclasses.replace(scan, color=color)
+    if features[0] == "normal_x":
+        scan = dataclasses.replace(scan, normal=np.tile(np.float32([0, 0, 1]), (len(scan), 1)))
+    sample = make_views(scan, sample_rng(0, 0, 0), features=features, mask_rate=0.3)
+    config = Config(data=DataConfig(root=Path()), features=features, reconstruct=())
+    picture_of_batch(config, sample)
+    query, key, query_pairs, key_pairs = panels
+    grey = np.float32(IGNORED)
+    for panel, masked in ((query, sample.query_masked), (key, sample.key_masked)):
+        assert (panel.color[masked.numpy()] == grey).all()
+        assert not (panel.color[~masked.numpy()] == grey).all(axis=1).any()
+        assert f"{float(masked.float().mean()):.0%} masked" in panel.title
+    one, other = sample.pairs.numpy().T
+    unique = np.unique(one, return_counts=True)[1].max() == 1
+    if unique and np.unique(other, return_counts=True)[1].max() == 1:
+        np.testing.assert_array_equal(query_pairs.color[one], key_pairs.color[other])
+    assert not (query_pairs.color[one] == grey).all(axis=1).any()

@@ -54,12 +54,16 @@ def test_loss_by_hand(teacher):
     feature = method.head(method.backbone(batch.xyz, batch.feat, batch.batch))
     unit = nn.functional.normalize
     expected = (unit(feature) - unit(target)).norm(dim=1).mean()
-    torch.testing.assert_close(method.training_step(batch), expected)
+    result = method.training_step(batch)
+    torch.testing.assert_close(result["loss"], expected)
+    cosine = torch.cosine_similarity(feature, target).mean()
+    torch.testing.assert_close(result["watch"]["alignment"], cosine.detach())
+    assert set(result["watch"]) == {"alignment", "feature spread"}
 
 
 def test_gradient_reaches_the_student_and_never_the_teacher(teacher):
     method = _method(teacher).train()
-    method.training_step(_batch()).backward()
+    method.training_step(_batch())["loss"].backward()
     assert all(
         p.grad is not None for p in [*method.backbone.parameters(), *method.head.parameters()]
     )
@@ -82,6 +86,6 @@ def test_several_teachers(teacher):
     both = TeacherConcat([teacher, create_teacher("efficientnet_lite0_offline", pretrained=False)])
     assert both.out_dim == 2 * teacher.out_dim
     method = _method(both, head=mlp_head(8, 16, both.out_dim))
-    loss = method.training_step(_batch())
+    loss = method.training_step(_batch())["loss"]
     loss.backward()
     assert 0 < loss.item() < 2

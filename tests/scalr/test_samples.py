@@ -9,6 +9,7 @@ from pc_data import Camera, DataError, NuScenes, Scan
 from pc_data.augment import pixels_of, see_one_camera, thin
 from pc_data.loading import sample_rng
 from PIL import Image
+from scalr.pictures import picture_of_batch
 from scalr.samples import make_pair
 
 BOX = ((-64.0, -64.0, -8.0), (64.0, 64.0, 8.0))
@@ -98,3 +99,14 @@ def test_no_point_visible():
         MAKE(scan, sample_rng(0, 0, 0))
     with pytest.raises(DataError, match="no point is visible in any camera"):
         MAKE(Scan(name="s", xyz=scan.xyz), sample_rng(0, 0, 0))
+
+
+def test_picture_of_the_first_batch(street_world):
+    sample = MAKE(NuScenes(street_world)[0], sample_rng(0, 0, 0))
+    image, cloud = picture_of_batch(sample).axes
+    dots, points = (axes.collections[0] for axes in (image, cloud))
+    np.testing.assert_array_equal(dots.get_offsets(), sample.pixel.numpy())
+    order = np.argsort(sample.xyz[:, 2].numpy(), kind="stable")
+    colors = np.asarray(dots.get_facecolors())
+    np.testing.assert_array_equal(colors[order], points.get_facecolors())
+    assert len(np.unique(colors, axis=0)) > 100

@@ -1,41 +1,21 @@
 """MSC on synthetic rooms; chosen to end within minutes on two processor cores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pc_data.datasets import DataConfig
 from pc_data.features import ROOM_FEATURES
 from pc_data.loading import SampleKey
-from pc_data.progress import progress_line
-from pc_data.synthetic.scannet import make_room_scannet
-from pc_train.configs import FineTuneConfig, ProbeConfig
 from pc_train.demo_plan import Demo
-from pc_train.hardware import HardwareConfig
+from pc_train.demo_recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
+from pc_train.demo_worlds import make_rooms
 from pc_train.report import Report
 
 from msc.config import Config
 from msc.pictures import picture_of_reconstruction
 from msc.pretrain import load_method, open_samples, pretrain
 
-# The network is too small for two threads; the other core prepares the samples.
-_CPU = HardwareConfig(accelerator="cpu", num_workers=1, num_threads=1)
-_LATER = DataConfig(root=Path(), name="scannet")  # the demo fills it in
 _VOXEL = 0.08
-
-
-def _make_world(root: Path, small: bool) -> None:
-    """100 rooms to train on, so 1% of the labels is one room, and 10 to evaluate on.
-
-    The small one has 5 and 1.
-    """
-    make_room_scannet(
-        root,
-        num_scenes=6 if small else 110,
-        val_fraction=1 / 11,
-        seed=0,
-        num_frames=0,
-        voxel_size=_VOXEL / 2,
-        progress=progress_line("making a world of rooms"),
-    )
 
 
 def _config(out: Path, data: DataConfig, seed: int, num_steps: int) -> Config:
@@ -51,7 +31,7 @@ def _config(out: Path, data: DataConfig, seed: int, num_steps: int) -> Config:
         max_steps=num_steps,
         batch_size=2,
         seed=seed,
-        hardware=_CPU,
+        hardware=ONE_CORE,
     )
 
 
@@ -73,6 +53,8 @@ def _add_figures(report: Report, run: Path, data: DataConfig) -> None:
         )
 
 
+_TUNING = replace(TUNING, augmentation="rooms", max_points=20_000)
+
 DEMO = Demo(
     title="Masked Scene Contrast on synthetic rooms",
     lead=(
@@ -80,46 +62,13 @@ DEMO = Demo(
         "random weights"
     ),
     loss="Contrast and reconstructions",
-    data=_LATER,
-    make_world=_make_world,
+    data=replace(LATER, name="scannet"),
+    make_world=make_rooms,
     pretrain=_pretrain,
-    pretraining_steps=340,
+    pretraining_steps=400,
     features=ROOM_FEATURES,
-    probing=ProbeConfig(
-        backbone=Path(),
-        data=_LATER,
-        out=Path(),
-        max_steps=80,
-        batch_size=2,
-        lr=1e-2,
-        augmentation="rooms",
-        hardware=_CPU,
-    ),
-    tuning=FineTuneConfig(
-        backbone=Path(),
-        data=_LATER,
-        out=Path(),
-        fraction=0.01,
-        max_steps=100,
-        batch_size=1,
-        warmup_epochs=9,  # of one step each
-        lr=2e-3,
-        layer_decay=0.5,  # spares what was pre-trained; few labels tell it little
-        drop_path=0.0,
-        augmentation="rooms",
-        hardware=_CPU,
-    ),
-    ceiling=FineTuneConfig(
-        backbone=Path(),
-        data=_LATER,
-        out=Path(),
-        batch_size=2,
-        warmup_epochs=9,
-        lr=5e-3,
-        layer_decay=0.99,
-        drop_path=0.0,
-        augmentation="rooms",
-        hardware=_CPU,
-    ),
+    probing=replace(PROBING, max_steps=80, lr=1e-2, augmentation="rooms", max_points=20_000),
+    tuning=_TUNING,
+    ceiling=with_all_labels(_TUNING),
     add_figures=_add_figures,
 )

@@ -8,7 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from pc_backbones import Backbone
 from pc_data.batch import PointBatch
-from pc_losses import color_reconstruction, info_nce, normal_reconstruction
+from pc_losses import (
+    alignment_score,
+    color_reconstruction,
+    info_nce,
+    normal_reconstruction,
+)
 from pc_losses.health import feature_spread, negative_similarity
 from pc_train.collapse import FEATURE_SPREAD, NEGATIVE_SIMILARITY, lowest_spread
 from pc_train.schedules import sgd_onecycle
@@ -85,6 +90,7 @@ class MSC(lightning.LightningModule):
             "watch": {
                 "contrast": contrast.detach(),
                 **{name: part.detach() for name, part in parts.items()},
+                "alignment": alignment_score(query_pair.detach(), key_pair.detach()),
                 NEGATIVE_SIMILARITY: negative_similarity(query_pair.detach(), key_pair.detach()),
                 FEATURE_SPREAD: feature_spread(query.detach()),
             },

@@ -6,11 +6,44 @@ from matplotlib.figure import Figure
 from pc_data.batch import PointBatch
 from pc_data.colors import IGNORED
 from pc_train.figures import features_as_colors, plot_colors
+from pc_train.first_batch import CloudPanel, draw_batch, place_colors
 from torch import Tensor
 
+from msc.config import Config
 from msc.method import MSC
 from msc.samples import ViewPair
-from msc.targets import TARGETS
+from msc.targets import TARGETS, columns_of
+
+
+def picture_of_batch(config: Config, sample: ViewPair) -> Figure:
+    """Draw both views as the network gets them: what is masked is grey, pairs share a colour."""
+    grey, clouds, pairs = np.asarray(IGNORED), [], []
+    low, high = sample.key.xyz.numpy().min(0), sample.key.xyz.numpy().max(0)
+    size = np.maximum(high - low, 1e-6)[:2]
+    place = (sample.key.xyz.numpy()[sample.pairs[:, 1].numpy(), :2] - low[:2]) / size
+    color = place_colors(place, (1, 1))
+    views = ((sample.query, sample.query_masked), (sample.key, sample.key_masked))
+    for column, (view, masked) in enumerate(views):
+        shown = _paint(view, config)
+        shown[masked.numpy()] = grey
+        name = ("query", "key")[column]
+        title = f"{name}, {float(masked.float().mean()):.0%} masked"
+        clouds.append(CloudPanel(title, view.xyz.numpy(), shown))
+        painted = np.tile(grey, (len(view.xyz), 1))
+        painted[sample.pairs[:, column].numpy()] = color
+        pairs.append(CloudPanel(f"{name}, pairs", view.xyz.numpy(), painted))
+    mixed = ", laid over the next scan's" if bool(sample.mixed[0]) else ""
+    title = f"scan {sample.names[0]}{mixed}: {len(sample.pairs):,} pairs of points"
+    return draw_batch(title, clouds + pairs)
+
+
+def _paint(view: PointBatch, config: Config) -> np.ndarray:
+    """Colours by the first target that the input holds, or by height."""
+    for target in TARGETS:
+        if set(TARGETS[target]) <= set(config.features):
+            value = view.feat[:, columns_of(target, config.features)]
+            return as_colors(value, target)
+    return as_colors(view.xyz[:, 2:], "intensity")
 
 
 @torch.inference_mode()

@@ -8,11 +8,13 @@ from pc_backbones import Backbone
 from pc_data.datasets import Reader
 from pc_data.loading import MakeSample, Samples
 from pc_train.checkpoints import newest_checkpoint, read_checkpoint
+from pc_train.networks import NamedBackbone
+from pc_train.pictures import cloud_of_features
 from pc_train.pretraining import open_datasets, run_pretraining, start_backbone, write_report
 
 from msc.config import Config
 from msc.method import MSC
-from msc.pictures import picture_of_features, picture_of_reconstruction
+from msc.pictures import picture_of_batch, picture_of_features, picture_of_reconstruction
 from msc.samples import ViewPair, make_views
 
 
@@ -25,16 +27,15 @@ def pretrain(config: Config) -> Path:
     Raises:
         ValueError: If data, features, weights or run folder do not fit.
     """
-    datasets = open_datasets(config)
-    backbone = start_backbone(
-        config, config.backbone, config.features, voxel_size=config.voxel_size
-    )
+    sources = _open_sources(config)
+    backbone = _start(config)
     return run_pretraining(
         config,
-        [(dataset, _make_sample(dataset, config)) for dataset in datasets],
+        sources,
         backbone=backbone,
         make_method=partial(make_method, config, backbone.network),
         card={"method": "MSC", "version": metadata.version("pc-app-msc")},
+        first_batch=partial(picture_of_batch, config),
         report=partial(report, config),
     )
 
@@ -78,13 +79,13 @@ def report(config: Config, method: MSC, sample: ViewPair) -> None:
         lead=config.backbone,
         loss="Contrast and reconstructions, weighted.",
         sections=sections,
+        cloud=cloud_of_features(method.backbone, sample.query),
     )
 
 
 def open_samples(config: Config) -> Samples:
     """The views that a run is trained on."""
-    sources = [(dataset, _make_sample(dataset, config)) for dataset in open_datasets(config)]
-    return Samples(sources, seed=config.seed, on_error=config.on_error)
+    return Samples(_open_sources(config), seed=config.seed, on_error=config.on_error)
 
 
 def load_method(config: Config) -> MSC:
@@ -97,25 +98,32 @@ def load_method(config: Config) -> MSC:
     checkpoint = newest_checkpoint(config.out / "checkpoints")
     if checkpoint is None:
         raise FileNotFoundError(f"{config.out} holds no checkpoint; let its run begin first")
-    backbone = start_backbone(
-        config, config.backbone, config.features, voxel_size=config.voxel_size
-    )
-    method = make_method(config, backbone.network, 1, 1)
+    method = make_method(config, _start(config).network, 1, 1)
     method.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     return method.eval()
 
 
-def _make_sample(dataset: Reader, config: Config) -> MakeSample:
-    return partial(
-        make_views,
-        features=config.features,
-        intensity_mean=dataset.intensity_mean,
-        intensity_std=dataset.intensity_std,
-        voxel_size=config.voxel_size,
-        crop=config.crop,
-        mask_size=config.mask_size,
-        mask_rate=config.mask_rate,
-        mix_probability=config.mix_probability,
-        match_radius=config.match_radius,
-        max_pairs=config.max_pairs,
-    )
+def _start(config: Config) -> NamedBackbone:
+    return start_backbone(config, config.backbone, config.features, voxel_size=config.voxel_size)
+
+
+def _open_sources(config: Config) -> list[tuple[Reader, MakeSample]]:
+    return [
+        (
+            dataset,
+            partial(
+                make_views,
+                features=config.features,
+                intensity_mean=dataset.intensity_mean,
+                intensity_std=dataset.intensity_std,
+                voxel_size=config.voxel_size,
+                crop=config.crop,
+                mask_size=config.mask_size,
+                mask_rate=config.mask_rate,
+                mix_probability=config.mix_probability,
+                match_radius=config.match_radius,
+                max_pairs=config.max_pairs,
+            ),
+        )
+        for dataset in open_datasets(config)
+    ]

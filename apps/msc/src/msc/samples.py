@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from pc_data.augment.presets import MSC_SHARED, msc_view
 from pc_data.augment.views import View, match_views, msc_views
-from pc_data.batch import PointBatch, pack, to_batch
+from pc_data.batch import Movable, PointBatch, pack, to_batch
 from pc_data.features import ROOM_FEATURES, point_features
 from pc_data.scan import Scan
 from pc_geometry import voxel_subsample
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewPair:
+class ViewPair(Movable):
     """Two views of each of several scans, packed.
 
     Attributes:
@@ -43,18 +43,6 @@ class ViewPair:
 
     def __len__(self) -> int:
         return len(self.query)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ViewPair":
-        """Copy all tensors to a device."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return ViewPair(
-            **{name: part.to(device, non_blocking=non_blocking) for name, part in fields.items()}
-        )
-
-    def pin_memory(self) -> "ViewPair":
-        """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return ViewPair(**{name: part.pin_memory() for name, part in fields.items()})
 
     @classmethod
     def pack(cls, samples: Sequence["ViewPair"]) -> "ViewPair":

@@ -15,7 +15,7 @@ from torch import nn
 
 from scalr.config import Config
 from scalr.method import ScaLR
-from scalr.pictures import report_pretraining
+from scalr.pictures import picture_of_batch, report_pretraining
 from scalr.samples import make_pair
 
 
@@ -30,6 +30,7 @@ def pretrain(config: Config) -> Path:
     """
     datasets = open_datasets(config)
     teacher = _create_teacher(config)
+    teacher.require_size(config.image_size)
     backbone = start_backbone(
         config,
         config.backbone,
@@ -60,6 +61,7 @@ def pretrain(config: Config) -> Path:
             "version": metadata.version("pc-app-scalr"),
             "teachers": list(config.teachers),
         },
+        first_batch=picture_of_batch,
         report=partial(report_pretraining, config),
     )
 
