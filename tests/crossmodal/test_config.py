@@ -39,6 +39,8 @@ def test_paper_values():
         ({"num_negatives": -1}, "num_negatives must be 0 or more, got -1"),
         ({"scale": (1.2, 0.8)}, "scale must be a lower and a higher factor"),
         ({"num_units": 0}, "num_units must be positive, got 0"),
+        ({"modality": "single", "teacher_weights": Path("w.pth")}, "image network, got .* w.pth"),
+        ({"modality": "single", "random_teacher": True}, "uses no image .*=True; leave them out"),
     ],
 )
 def test_limits(changes, match):

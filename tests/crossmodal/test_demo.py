@@ -1,41 +1,42 @@
-"""The demo in its ten-step form, and the command line."""
-
-import json
-import subprocess
-import sys
+"""The demo and the study in short forms, and the command line."""
 
 import pytest
 from crossmodal.cli import main
+
+from tests.short_demo import check_short_demo, check_short_study, help_of_pretrain
 
 
 @pytest.mark.slow
 def test_ten_step_demo(tmp_path, capsys):
     out = tmp_path / "demo"
-    assert main(["demo", f"--out={out}", "--num_seeds=1", "--max_steps=10"]) == 0
-    summary = json.loads((out / "summary.json").read_text())
-    for measure in ("linear_probe_miou", "finetune_1pct_miou"):
-        assert set(summary[measure]) == {"pretrained", "random"}
-        assert all(0 < value < 1 for value in summary[measure].values())
-    page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 6
-    assert "http://" not in page
-    assert "https://" not in page
-    printed = capsys.readouterr()
-    assert "linear probe" in printed.out
-    assert "pre-training: 10 of 10" in printed.err
-    assert main(["demo", f"--out={out}", "--num_seeds=1", "--max_steps=10"]) == 0
-    assert json.loads((out / "summary.json").read_text()) == summary
+    check_short_demo(main, [f"--out={out}"], out, capsys, num_pictures=6)
+
+
+@pytest.mark.slow
+def test_two_step_study(tmp_path, capsys, monkeypatch):
+    rows = ("single", "single_units", "cross", "multi")
+    out = tmp_path / "study"
+    check_short_study(main, out, capsys, monkeypatch, rows=rows, reference="cross")
+
+
+@pytest.mark.parametrize(
+    ("flag", "match"),
+    [
+        ("--max_steps=1", "max_steps must be 0 or at least 2, got 1"),
+        ("--num_seeds=0", "num_seeds must be at least 1, got 0"),
+        ("--num_seed=1", "did you mean --num_seeds"),
+    ],
+)
+def test_bad_settings_of_the_study(tmp_path, capsys, flag, match):
+    assert main(["study", f"--out={tmp_path / 'study'}", flag]) == 2
+    assert match in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from crossmodal.cli import main; main(['pretrain', '--help']);"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'lightning', 'numba')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--num_negatives" in done.stdout
-    assert "least similar units" in done.stdout
+    printed = help_of_pretrain("crossmodal", ("torch", "lightning", "numba"))
+    assert "--num_negatives" in printed
+    assert "least similar units" in printed
 
 
 def test_overview_names_the_commands(capsys):
@@ -43,3 +44,4 @@ def test_overview_names_the_commands(capsys):
     printed = capsys.readouterr().out
     assert "demo" in printed
     assert "pretrain" in printed
+    assert "study" in printed

@@ -34,7 +34,8 @@ class Config(PretrainConfig):
         instances: Merge the units of one cluster.
         cluster_radius: Metres; longest step within a cluster.
         min_cluster_points: Smaller clusters are dropped.
-        num_negatives: The least similar units of a scan that are its negatives; 0 for all others.
+        num_negatives: The least similar units of a scan that are its negatives in the contrast
+            with images; 0 for all others, as always between two clouds.
         temperature: Of the contrast.
         hidden_dim: Width of the projection heads' hidden layer.
         projection_dim: Width of what is contrasted.
@@ -83,5 +84,10 @@ class Config(PretrainConfig):
         require_positive(self, "projection_dim", "scale", "lr")
         require_not_negative(self, "min_depth", "sensor_height", "num_negatives", "min_lr")
         require_not_negative(self, "weight_decay", "warmup_epochs")
+        if self.modality == "single" and (self.teacher_weights is not None or self.random_teacher):
+            raise ValueError(
+                "modality single uses no image network, got teacher_weights "
+                f"{self.teacher_weights} and random_teacher={self.random_teacher}; leave them out"
+            )
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must be a lower and a higher factor, got {self.scale}")

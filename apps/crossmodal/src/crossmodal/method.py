@@ -30,7 +30,8 @@ class CrossModal(lightning.LightningModule):
             no checkpoint. None for contrast within points alone.
         across: Contrast points with images.
         within: Contrast two augmented clouds.
-        num_negatives: The least similar units of a scan that are its negatives; 0 for all others.
+        num_negatives: The least similar units of a scan that are its negatives in the contrast
+            with images; 0 for all others, as always between two clouds.
         temperature: Of the contrast.
         hidden_dim: Width of the heads' hidden layer.
         projection_dim: Width of what is contrasted.

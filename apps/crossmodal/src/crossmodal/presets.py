@@ -34,12 +34,19 @@ def once() -> Config:
 
 
 def single() -> Config:
-    """Two augmented clouds of nuScenes, units as they were sampled: no images, no clusters."""
+    """Two augmented clouds of nuScenes, units as they were sampled: no images, no clusters.
+
+    Stands in for ProposalContrast in the paper's comparison: units that a camera sees, off the
+    ground, without the similarity balance.
+    """
     return dataclasses.replace(nuscenes(), modality="single", instances=False)
 
 
 def single_units() -> Config:
-    """Two augmented clouds of nuScenes, one unit for each object found."""
+    """Two augmented clouds of nuScenes, one unit for each object found.
+
+    Stands in for the paper's stronger ProposalContrast, as `single` does for the plain one.
+    """
     return dataclasses.replace(nuscenes(), modality="single")
 
 

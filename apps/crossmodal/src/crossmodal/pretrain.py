@@ -3,30 +3,20 @@
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pc_2dteachers import create_teacher
 from pc_2dteachers.levels import TeacherLevels
 from pc_backbones import Backbone
 from pc_data.datasets import Reader
 from pc_data.loading import MakeSample
-from pc_geometry.units import (
-    cluster_objects,
-    contrastive_units,
-    farthest_from_above,
-    nearest_context,
-    pillar_context,
-    random_samples,
-)
+from pc_train.networks import BACKBONE_FILE
 from pc_train.pretraining import open_datasets, run_pretraining, start_backbone
 
 from crossmodal.config import Config
 from crossmodal.method import CrossModal
-from crossmodal.pictures import report_pretraining
+from crossmodal.pictures import picture_of_batch, report_pretraining
 from crossmodal.samples import make_units
-
-_SAMPLING = {"farthest": farthest_from_above, "random": random_samples}
+from crossmodal.units import unit_finder
 
 
 def pretrain(config: Config) -> Path:
@@ -39,7 +29,10 @@ def pretrain(config: Config) -> Path:
         ValueError: If data, features, image network, weights or run folder do not fit.
     """
     datasets = open_datasets(config)
-    teacher = None if config.modality == "single" else _create_teacher(config)
+    # Before the run folder is made, so that what is wrong leaves none; a finished run needs none.
+    is_finished = (config.out / BACKBONE_FILE).is_file()
+    needs_teacher = config.modality != "single"
+    teacher = _create_teacher(config) if needs_teacher and not is_finished else None
     backbone = start_backbone(config, config.backbone, config.features)
     return run_pretraining(
         config,
@@ -50,8 +43,9 @@ def pretrain(config: Config) -> Path:
             "method": "cross-modal contrastive units",
             "modality": config.modality,
             "version": metadata.version("pc-app-crossmodal"),
-            "teachers": [] if teacher is None else [config.teacher],
+            "teachers": [config.teacher] if needs_teacher else [],
         },
+        first_batch=picture_of_batch,
         report=partial(report_pretraining, config),
     )
 
@@ -75,35 +69,13 @@ def make_sample(dataset: Reader, config: Config, network: Backbone) -> MakeSampl
     )
 
 
-def unit_finder(config: Config) -> Any:  # noqa: ANN401 - contrastive_units with its values
-    """How units are found: the switches of the paper's table IX."""
-    context: Any = partial(nearest_context, k=config.num_neighbors)
-    if config.context == "pillar":
-        context = partial(pillar_context, size=config.pillar_size)
-    objects: Any = no_objects
-    if config.instances:
-        objects = partial(
-            cluster_objects, radius=config.cluster_radius, min_points=config.min_cluster_points
-        )
-    return partial(
-        contrastive_units,
-        num_units=config.num_units,
-        context=context,
-        objects=objects,
-        choose=_SAMPLING[config.sampling],
-    )
-
-
-def no_objects(points: np.ndarray, ground: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """Find no object: every unit stays as it was sampled."""
-    return np.full(len(points), -1)
-
-
 def _create_teacher(config: Config) -> TeacherLevels:
     teacher = create_teacher(
         config.teacher, pretrained=not config.random_teacher, checkpoint=config.teacher_weights
     )
-    return TeacherLevels(teacher, config.levels)
+    levels = TeacherLevels(teacher, config.levels)
+    levels.require_size(config.image_size)
+    return levels
 
 
 def _make_method(

@@ -12,7 +12,7 @@ from pc_data import augment
 from pc_data.augment import Box
 from pc_data.augment.pairs import PixelPairs, pair_pixels
 from pc_data.augment.presets import crossmodal_view, run
-from pc_data.batch import PointBatch, pack, to_batch
+from pc_data.batch import Movable, PointBatch, need, pack, to_batch
 from pc_data.errors import DataError
 from pc_data.features import point_features
 from pc_data.images import resize_image, resize_pixels
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bags:
+class Bags(Movable):
     """Weighted means over rows: of bag i those from `starts[i]` to that of the next.
 
     Attributes:
@@ -46,10 +46,6 @@ class Bags:
             per_sample_weights=self.weight.to(values.dtype),
         )
 
-    def move(self, change: Callable[[Tensor], Tensor]) -> "Bags":
-        """Apply to each tensor."""
-        return Bags(rows=change(self.rows), weight=change(self.weight), starts=change(self.starts))
-
     @classmethod
     def join(cls, bags: Sequence["Bags"], num_rows: Sequence[int]) -> "Bags":
         """Lay bags end to end, over values laid end to end."""
@@ -63,7 +59,7 @@ class Bags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitBatch:
+class UnitBatch(Movable):
     """Scans with their units, packed.
 
     Attributes:
@@ -100,32 +96,7 @@ class UnitBatch:
         Raises:
             ValueError: If the batch does not have it.
         """
-        value = getattr(self, field)
-        if value is None:
-            raise ValueError(
-                f"the batch of scans {', '.join(self.names)} has no {field}; use a dataset or a "
-                "sample function that provides them"
-            )
-        return value
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "UnitBatch":
-        """Copy all tensors to a device."""
-        return self._move(lambda part: part.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "UnitBatch":
-        """Copy all tensors to page-locked memory, for fast transfer to a GPU."""
-        return self._move(lambda part: part.pin_memory())
-
-    def _move(self, change: Callable[[Any], Any]) -> "UnitBatch":
-        moved = {}
-        for field in dataclasses.fields(self):
-            part = getattr(self, field.name)
-            if isinstance(part, Bags):
-                part = part.move(change)
-            elif part is not None:
-                part = change(part)
-            moved[field.name] = part
-        return UnitBatch(**moved)
+        return need(self, field)
 
     @classmethod
     def pack(cls, samples: Sequence["UnitBatch"]) -> "UnitBatch":
