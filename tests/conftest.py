@@ -2,6 +2,14 @@
 
 import pytest
 
+from tests.fork_server import start_with_apps
+
+
+def pytest_collection_finish(session):
+    """Slow tests run apps in processes of their own."""
+    if any(item.get_closest_marker("slow") for item in session.items):
+        start_with_apps()
+
 
 @pytest.fixture(scope="session")
 def street_world(tmp_path_factory):
@@ -10,4 +18,14 @@ def street_world(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("streets") / "world"
     make_street_nuscenes(root, num_scenes=2, seed=3, frames_per_scene=2, image_size=(224, 126))
+    return root
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory):
+    """A synthetic ScanNet of three training rooms and one to validate on; read only."""
+    from pc_data.synthetic.scannet import make_room_scannet
+
+    root = tmp_path_factory.mktemp("rooms") / "world"
+    make_room_scannet(root, num_scenes=4, seed=3, num_frames=0, voxel_size=0.06)
     return root

@@ -1,6 +1,5 @@
 """Run a function in several processes that talk through gloo, as a distributed training would."""
 
-import multiprocessing
 import pickle
 import tempfile
 import time
@@ -8,9 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
-# One server imports torch, and what DistributedDataParallel needs, for all processes to come.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch._dynamo"])
+from tests.fork_server import CONTEXT
 
 
 def run_in_processes(function, *arguments, num_processes=2, timeout_s=120):
@@ -23,7 +20,7 @@ def run_in_processes(function, *arguments, num_processes=2, timeout_s=120):
     data = pickle.dumps((function, arguments))
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(num_processes, mp_context=_CONTEXT) as pool,
+        ProcessPoolExecutor(num_processes, mp_context=CONTEXT) as pool,
     ):
         meeting = Path(folder) / "meeting"
         runs = [

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(file.parent for file in ROOT.glob("*/*/pyproject.toml"))
 MODULES = sorted(file for member in MEMBERS for file in member.glob("src/**/*.py"))
 VAGUE = {"base", "common", "core", "helper", "helpers", "misc", "tools", "util", "utils"}
-LIGHT = ("pc_data", "pc_geometry", "pc_2dteachers", "pc_train", "scalr.cli", "pc_train.cli")
+LIGHT = (
+    "pc_data",
+    "pc_geometry",
+    "pc_2dteachers",
+    "pc_train",
+    "scalr.cli",
+    "msc.cli",
+    "crossmodal.cli",
+    "csc.cli",
+    "sspl.cli",
+    "pc_train.cli",
+)
 HEAVY = ("torch", "timm", "lightning")
 
 
@@ -32,7 +43,7 @@ each_module = pytest.mark.parametrize("module", MODULES, ids=relative)
 def test_something_was_found():
     names = {member.name for member in MEMBERS}
     assert {"pc-geometry", "pc-data", "pc-backbones", "pc-2dteachers", "pc-losses"} <= names
-    assert {"pc-train", "scalr"} <= names
+    assert {"pc-train", "crossmodal", "csc", "msc", "scalr", "sspl"} <= names
     assert len(MODULES) > 40
 
 
