@@ -277,6 +277,17 @@ def _read_published(root, file):
     read_checkpoint(file)
 
 
+def _write_teacher(root, *, legacy=False):
+    import torch
+
+    state = {"patch_embed.proj.weight": torch.randn(4, 3, 2, 2), "pos_embed": torch.zeros(1, 5, 4)}
+    torch.save(
+        {"state_dict": state, "arch": "vit"},
+        root / "vit.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
+
+
 def _read_teacher(root, file):
     from pc_2dteachers.weights import read_tensors
 
@@ -443,6 +454,10 @@ PARSERS = {
         lambda r: [r / "last.ckpt"],
         _read_published,
         ValueError,
+    ),
+    "teacher zip": Reader(_write_teacher, lambda r: [r / "vit.pth"], _read_teacher, ValueError),
+    "teacher tar": Reader(
+        partial(_write_teacher, legacy=True), lambda r: [r / "vit.pth"], _read_teacher, ValueError
     ),
     "labelled points": Reader(
         _write_labelled, lambda r: [r / "points.pth"], _read_labelled, ValueError

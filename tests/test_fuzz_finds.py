@@ -141,6 +141,30 @@ def test_checkpoint_that_is_compressed(tmp_path, name):
         getattr(fuzz_readers, f"_read_{name}")(tmp_path, file)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["checkpoint", "published", "teacher"])
+def test_a_class_with_a_name_too_long_to_search(tmp_path, name, legacy):
+    import torch
+
+    file = tmp_path / "last.ckpt"
+    torch.save(
+        {"weight": torch.nn.Parameter(torch.zeros(2))},
+        file,
+        _use_new_zipfile_serialization=not legacy,
+    )
+    content, long_name = file.read_bytes(), b"collections" + b"a" * 100_000
+    if legacy:
+        content = content.replace(b"collections", long_name)
+    else:
+        members = read_zip(content)
+        (pickled,) = (name for name in members if name.endswith("data.pkl"))
+        members[pickled] = members[pickled].replace(b"collections", long_name)
+        content = write_zip(members)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.ckpt.*a class by more than 1000 characters"):
+        getattr(fuzz_readers, f"_read_{name}")(tmp_path, file)
+
+
 @pytest.mark.parametrize("name", ["checkpoint", "labelled"])
 def test_no_advice_to_trust_a_file(tmp_path, name):
     prepare = hostile_cases._saved

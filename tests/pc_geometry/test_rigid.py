@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from pc_geometry import transform_points
 from pc_geometry.rigid import (
     invert_rigid,
+    is_rotation,
     make_transform,
     quaternion_from_rotation,
     rotation_from_quaternion,
@@ -36,6 +37,24 @@ def test_quaternion_round_trip(quaternion):
     assert back[0] >= 0
     assert abs(back @ unit) == pytest.approx(1, abs=1e-12)
     np.testing.assert_allclose(np.linalg.norm(back), 1, atol=1e-12)
+
+
+def test_is_rotation():
+    turns = Rotation.random(100, rng=0).as_matrix()
+    assert is_rotation(turns).all()
+    assert is_rotation(turns.reshape(4, 25, 3, 3)).shape == (4, 25)
+    assert not is_rotation(-turns).any()  # mirrors
+    assert not is_rotation(1.001 * turns).any()
+    assert is_rotation(1.001 * turns, tolerance=3e-3).all()
+    assert is_rotation(np.zeros((0, 3, 3))).shape == (0,)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300, -1e300])
+def test_no_entry_of_a_rotation_is_huge_or_missing(wrong):
+    matrix = np.eye(3)
+    matrix[1, 1] = wrong
+    assert not is_rotation(matrix)
+    assert not is_rotation(np.full((3, 3), wrong))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

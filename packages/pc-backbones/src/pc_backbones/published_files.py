@@ -22,6 +22,7 @@ _WRAPPERS = (
     *("model_state_dict", "model"),
 )
 _MAX_NESTING = 4
+_LONGEST_NAME = 1000  # of a class; torch searches its message about one in quadratic time
 # What torch.load raises over a damaged file, as found by flipping and cutting bytes.
 UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, EOFError, OSError, RuntimeError, ValueError),
@@ -47,6 +48,16 @@ class CheckpointFile:
     path: Path
     tensors: dict[str, Tensor]
     config: Mapping[Any, Any]
+
+
+class _Content(io.BytesIO):
+    """A file in memory; what it reads by lines are names of classes."""
+
+    def readline(self, size: int | None = -1) -> bytes:  # noqa: ARG002
+        line = super().readline(_LONGEST_NAME)
+        if len(line) == _LONGEST_NAME:
+            raise ValueError(f"it names a class by more than {_LONGEST_NAME} characters")
+        return line
 
 
 class _Ignored:
@@ -119,27 +130,33 @@ def load_plain(file: Path, *, map_location: Any = "cpu", mmap: bool = False) -> 
         UNREADABLE: One of these, of which `reason_of` says what is wrong. An archive that takes
             more memory than its file is refused: `torch.save` compresses nothing.
     """
-    _require_unpacked(file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # damage, an error follows
+        _foreign_names(file)
         # Of the older format, counts are claims: a file would take memory for what it lacks.
-        source = file if mmap or zipfile.is_zipfile(file) else io.BytesIO(file.read_bytes())
+        source = file if mmap or zipfile.is_zipfile(file) else _Content(file.read_bytes())
         return torch.load(source, map_location=map_location, mmap=mmap, weights_only=True)
 
 
-def _require_unpacked(file: Path) -> None:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its archive is compressed, which torch.save does not do")
+def _foreign_names(file: Path) -> list[str]:
+    """Names of what an archive holds beside tensors; none for the format before archives.
+
+    Raises:
+        UNREADABLE: If it is damaged, compressed, or one of them is longer than a name is.
+    """
+    if not zipfile.is_zipfile(file):
+        return []
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its archive is compressed, which torch.save does not do")
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    if any(len(name) > _LONGEST_NAME for name in names):
+        raise ValueError(f"it names a class by more than {_LONGEST_NAME} characters")
+    return names
 
 
 def _load_plainly(file: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    _require_unpacked(file)
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except UNREADABLE:
-        names = []  # of the format before zip archives
+    names = _foreign_names(file)
     inert: list[Any] = [(_Ignored, name) for name in names if _IGNORED.fullmatch(name)]
     if inert:  # an optimiser's state is a defaultdict
         inert += [(_new_dict, "collections.defaultdict"), (dict, "builtins.dict")]

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from pc_geometry.arrays import require_points
 
@@ -60,6 +60,24 @@ def quaternion_from_rotation(rotation: Float[np.ndarray, "3 3"]) -> Float64[np.n
     row = rows[rows.diagonal().argmax()]
     quaternion = row / np.linalg.norm(row)
     return -quaternion if quaternion[0] < 0 else quaternion
+
+
+def is_rotation(
+    matrices: Float[np.ndarray, "*r 3 3"], tolerance: float = _ORTHONORMAL_TOLERANCE
+) -> Bool[np.ndarray, "*r"]:
+    """Tell which matrices turn, and neither scale, shear nor mirror; any numbers may come.
+
+    Args:
+        matrices: One or many; one that holds NaN is no rotation.
+        tolerance: How far an entry of R R^T may be from the identity.
+
+    >>> bool(is_rotation(rotation_z(0.3))), bool(is_rotation(2.0 * np.eye(3)))
+    (True, False)
+    """
+    matrices = np.clip(np.asarray(matrices, np.float64), -2, 2)  # so that no product overflows
+    with np.errstate(invalid="ignore"):
+        defect = np.abs(matrices @ matrices.swapaxes(-1, -2) - np.eye(3)).max(axis=(-2, -1))
+        return np.asarray((defect <= tolerance) & (np.linalg.det(matrices) > 0))
 
 
 def rotation_z(angle: float) -> Float64[np.ndarray, "3 3"]:

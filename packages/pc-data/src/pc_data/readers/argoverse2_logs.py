@@ -190,7 +190,8 @@ def _read_rotations(
     """Unit quaternions w, x, y, z and translations."""
     turn = np.stack([column_array(table, k, file, dtype="float64") for k in _TURN], axis=1)
     place = np.stack([column_array(table, k, file, dtype="float64") for k in _PLACE], axis=1)
-    if (np.abs(np.linalg.norm(turn, axis=1) - 1) > 1e-3).any():
+    length = np.linalg.norm(np.clip(turn, -2, 2), axis=1)  # clipped, so that no square overflows
+    if (np.abs(length - 1) > 1e-3).any():
         raise DataError(f"{file}: a quaternion is not of length 1; fetch the file again")
     return turn, place
 

@@ -17,8 +17,6 @@ from pc_data.files.points import count_points, map_labels, read_labels, read_poi
 from pc_data.readers.numbering import locate
 from pc_data.scan import Boxes, Camera, Scan
 
-_RIGID_TOLERANCE = 1e-2  # of an entry of what is the unit matrix for a rotation
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence:
@@ -269,9 +267,9 @@ def matrix_of(
 
 def _are_rigid(matrices: Float64[np.ndarray, "k r 4"]) -> bool:
     """Whether all are rotations with a translation."""
-    turns = np.clip(matrices[:, :3, :3], -2, 2)  # so that no product overflows
-    defect = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(initial=0)
-    return bool(defect < _RIGID_TOLERANCE and (np.linalg.det(turns) > 0).all())
+    from pc_geometry.rigid import is_rotation
+
+    return bool(is_rotation(matrices[:, :3, :3], tolerance=1e-2).all())
 
 
 def _frame_numbers(folder: Path) -> Int64[np.ndarray, " n"]:

@@ -319,6 +319,8 @@ def _read_boxes(annos: Any, frame: int, file: Path) -> tuple[np.ndarray, np.ndar
 
 def _read_lenses(calibration: Any, file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # noqa: ANN401
     """Camera matrix and camera-from-LiDAR of the cameras that are calibrated."""
+    from pc_geometry.rigid import is_rotation
+
     if not isinstance(calibration, dict):
         raise DataError(f"{file}: no calibration; fetch the file again")
     lenses = {}
@@ -330,8 +332,7 @@ def _read_lenses(calibration: Any, file: Path) -> dict[str, tuple[np.ndarray, np
             raise DataError(f"{file}: calibration of {name} is no table; fetch the file again")
         place = _numbers(values.get("cam_to_velo"), (4, 4), f"cam_to_velo of {name}", file)
         matrix = _numbers(values.get("cam_intrinsic"), (3, 3), f"cam_intrinsic of {name}", file)
-        turn = place[:3, :3]
-        rigid = np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3 and np.linalg.det(turn) > 0
+        rigid = is_rotation(place[:3, :3], tolerance=1e-3)
         if not rigid or tuple(place[3]) != (0, 0, 0, 1) or min(matrix[0, 0], matrix[1, 1]) <= 0:
             raise DataError(
                 f"{file}: cam_to_velo of {name} is not rigid or a focal length is not above 0; "

@@ -384,10 +384,10 @@ def _read_matrix(file: Path) -> Float64[np.ndarray, "4 4"]:
 
 
 def _is_rigid(matrix: np.ndarray) -> bool:
-    turn = matrix[:3, :3]
+    from pc_geometry.rigid import is_rotation
+
     return bool(
         np.isfinite(matrix).all()
-        and np.allclose(turn @ turn.T, np.eye(3), atol=1e-2)
-        and np.linalg.det(turn) > 0
+        and is_rotation(matrix[:3, :3], tolerance=1e-2)
         and np.allclose(matrix[3], (0, 0, 0, 1))
     )

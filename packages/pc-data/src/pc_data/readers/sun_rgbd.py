@@ -312,6 +312,8 @@ def read_calibration(
     Raises:
         DataError: If the file is missing or damaged.
     """
+    from pc_geometry.rigid import is_rotation
+
     lines = _read_lines(file)
     try:
         tilt, matrix = np.array(lines, dtype=np.float64).reshape(2, 3, 3).transpose(0, 2, 1)
@@ -319,17 +321,9 @@ def read_calibration(
         raise DataError(f"{file}: not two lines of 9 numbers; extract it again") from error
     if not np.isfinite(matrix).all() or tuple(matrix[2]) != (0, 0, 1) or min(np.diag(matrix)) <= 0:
         raise DataError(f"{file}: its second line is no camera matrix; extract it again")
-    if not _is_rotation(tilt):
+    if not is_rotation(tilt, tolerance=1e-2):
         raise DataError(f"{file}: its first line is no rotation; extract it again")
     matrix[:2, 2] -= 0.5
     from_scan = np.eye(4)
     from_scan[:3, :3] = CAMERA_FROM_DEPTH @ tilt.T
     return matrix, from_scan
-
-
-def _is_rotation(matrix: Float64[np.ndarray, "3 3"]) -> bool:
-    return bool(
-        (np.abs(matrix) < 2).all()
-        and np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-2)
-        and np.linalg.det(matrix) > 0
-    )

@@ -223,10 +223,10 @@ class Segment:
 
 def _rigid(rows: object, name: str, file: Path) -> Float64[np.ndarray, "r 4 4"]:
     """A column of row-major rigid transforms."""
+    from pc_geometry.rigid import is_rotation
+
     matrices = column_array(rows, name, file, dtype="float64", width=16).reshape(-1, 4, 4)
-    turns = matrices[:, :3, :3]
-    defect = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(initial=0)
-    if defect > 1e-4 or (matrices[:, 3] != (0, 0, 0, 1)).any():
+    if not is_rotation(matrices[:, :3, :3]).all() or (matrices[:, 3] != (0, 0, 0, 1)).any():
         raise DataError(f"{file}: column {name!r} holds no rigid transforms; fetch it again")
     return matrices
 
