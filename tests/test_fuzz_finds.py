@@ -3,6 +3,7 @@
 import gzip
 import re
 import zipfile
+import zlib
 from importlib import import_module
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pc_data.commandline import UsageError
 from pc_data.errors import DataError
 from pc_data.readers.arrow import Table, read_feather
+from PIL import Image
 
 from tests import fuzz_readers, hostile_cases
 from tests.mutations import read_zip, write_zip
@@ -194,6 +196,17 @@ def test_a_name_that_no_file_can_have(tmp_path, path):
     _, read = hostile_cases._nuscenes(tmp_path, None, table="sample_data", path=path)
     with pytest.raises(DataError, match=r"sample_data\.json: .*names the file"):
         read()
+
+
+def test_an_image_that_claims_many_pixels(tmp_path):
+    file = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(file)
+    content = bytearray(file.read_bytes())
+    content[16:24] = (10_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"image\.png: .*could be decompression bomb"):
+        fuzz_readers._read_image(tmp_path, file)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "feather"])

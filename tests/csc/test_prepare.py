@@ -19,7 +19,7 @@ from csc.prepare_presets import PREPARE_PRESETS
 from pc_2dteachers import create_segmenter, segment_image, slic_superpixels
 from pc_data.commandline import run
 from pc_data.datasets import DataConfig, open_dataset
-from pc_data.errors import DataError, MissingExtraError
+from pc_data.errors import DataError, MachineError, MissingExtraError
 from pc_data.superpixel_files import open_superpixels
 from pc_data.synthetic.formats import make_world
 from PIL import Image
@@ -381,7 +381,7 @@ def test_missing_extra(network, package, extra, street_world, tmp_path, monkeypa
 def test_no_gpu(street_world, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     settings = CLUSTERS | {"accelerator": "gpu"}
-    with pytest.raises(ValueError, match="accelerator is gpu, but torch finds none here"):
+    with pytest.raises(MachineError, match="accelerator is gpu, but torch finds none here"):
         _prepare(street_world, tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pc_data.datasets import DataConfig, open_dataset
+from pc_data.errors import DataError, MachineError, ResourceError
 from pc_data.files.ply import read_ply, write_ply
 from pc_train import predict as predict_module
 from pc_train.cli import main
@@ -319,10 +320,17 @@ def test_fault_in_a_tile_leaves_nothing_half_written(run, tmp_path, cloud, monke
         return answer(*arguments)
 
     monkeypatch.setattr(predict_module.Network, "answer", fail_late)
-    with pytest.raises(ValueError, match=r"memory does not hold .* at once; pass --max_points \d+"):
+    with pytest.raises(ResourceError, match=r"memory does not hold .*; pass --max_points \d+"):
         run(file, out=tmp_path / "out", tile_size=3.0)
-    left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"config.yaml", "inputs.yaml", ".lock"}
+    assert not (tmp_path / "out").exists()  # so that other settings may be passed
+
+
+def test_fault_after_a_finished_cloud_leaves_it(run, folder, tmp_path):
+    (folder / "d.ply").write_bytes(b"ply\nhello")
+    with pytest.raises(DataError, match=r"d.ply: no end_header"):
+        run(folder, out=tmp_path / "out")
+    assert (tmp_path / "out/config.yaml").is_file()
+    assert (tmp_path / "out/a.ply/classes.npy").is_file()
 
 
 def test_damaged_cloud_among_others(run, folder, tmp_path, capsys):
@@ -351,7 +359,7 @@ def test_used_places_are_refused(run, folder, tmp_path, cloud, room_model):
     with pytest.raises(ValueError, match=r"room.ply has changed since the run"):
         run(file, out=out)
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="accelerator is gpu, but torch finds none"):
+        with pytest.raises(MachineError, match="accelerator is gpu, but torch finds none"):
             run(file, accelerator="gpu")
 
 

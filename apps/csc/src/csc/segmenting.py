@@ -25,16 +25,16 @@ def list_devices(config: PrepareConfig) -> list[str]:
     """The devices that the processes share, as torch calls them.
 
     Raises:
-        ValueError: If a GPU is asked for where there is none.
+        MachineError: If a GPU is asked for where there is none.
     """
     if config.network == SLIC or config.accelerator == "cpu":
         return ["cpu"]
     import torch
+    from pc_train.fitting import pick_device
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.accelerator == "gpu" and not count:
-        raise ValueError("accelerator is gpu, but torch finds none here; pass auto or cpu")
-    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    if pick_device(config.accelerator).type == "cpu":
+        return ["cpu"]
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
 
 
 def check_network(config: PrepareConfig, clusters: Path) -> "Segmenter | None":

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from pc_data.errors import DataError
+from pc_data.files.image_files import opened_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +46,20 @@ class Camera:
         Raises:
             DataError: If the file is missing, does not decode, or has another size.
         """
-        from PIL import Image
-
         if not self.image_file.is_file():
             raise DataError(
                 f"{self.image_file}: image file is missing; restore it or drop the scan"
             )
         encoded = self.image_file if self.load_bytes is None else io.BytesIO(self.load_bytes())
         try:
-            with Image.open(encoded) as image:
+            with opened_image(encoded) as image:
                 self._check_size(image.size)  # before its pixels take memory
                 if at_least is not None:
                     image.draft("RGB", _reduced_size(image.size, at_least))
                 return np.asarray(image.convert("RGB"))
         except DataError:
             raise
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.image_file}: image does not decode ({error}); fetch the file again"
             ) from error

@@ -18,6 +18,7 @@ from jaxtyping import Int32, Integer
 from pc_geometry.atomic import atomic_file
 
 from pc_data.errors import DataError
+from pc_data.files.image_files import opened_image
 from pc_data.readers.nuscenes_rows import is_inside, iter_rows
 from pc_data.scan import Camera, Scan
 from pc_data.superpixel_manifest import SuperpixelManifest, read_manifest, write_manifest
@@ -129,8 +130,6 @@ class SuperpixelFiles:
             DataError: If the file is missing, damaged, of another size than the image, of another
                 image, or holds a number outside the manifest's range.
         """
-        from PIL import Image
-
         file = self.file(scan, camera)
         if not file.is_file():
             raise DataError(
@@ -140,10 +139,10 @@ class SuperpixelFiles:
         try:
             if not content.endswith(_END):
                 raise ValueError("it was cut off")
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            with opened_image(io.BytesIO(content), formats=["PNG"]) as image:
                 mode, stored = image.mode, np.asarray(image)
                 text = image.info.get(_TEXT)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{file}: superpixels do not decode ({error}); remove it") from error
         if stored.ndim != 2 or mode == "P" or not np.issubdtype(stored.dtype, np.integer):
             raise DataError(f"{file}: is a picture of mode {mode}, not one number for each pixel")

@@ -136,14 +136,16 @@ def limited_threads(hardware: HardwareConfig) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def takes_gpu(accelerator: str) -> bool:
-    """Whether that accelerator means a GPU on this machine."""
-    return accelerator != "cpu" and torch.cuda.is_available()
-
-
 def pick_device(accelerator: str) -> torch.device:
-    """Where one process computes with that accelerator on this machine."""
-    return torch.device("cuda" if takes_gpu(accelerator) else "cpu")
+    """Where one process computes with that accelerator on this machine.
+
+    Raises:
+        MachineError: If a GPU is asked for where there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if accelerator == "gpu" and not has_gpu:
+        raise MachineError("accelerator is gpu, but torch finds none here; pass auto or cpu")
+    return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
 
 
 def make_trainer(
@@ -157,9 +159,7 @@ def make_trainer(
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    gpu = takes_gpu(hardware.accelerator)
-    if hardware.accelerator == "gpu" and not gpu:
-        raise MachineError("accelerator is gpu, but torch finds none here; pass auto or cpu")
+    gpu = pick_device(hardware.accelerator).type == "cuda"
     precision = hardware.precision
     if precision == "auto":
         precision = "16-mixed" if gpu else "32-true"

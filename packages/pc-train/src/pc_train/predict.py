@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float32, Int16
 from pc_data.batch import PointBatch
 from pc_data.commandline import to_yaml
-from pc_data.errors import DataError
+from pc_data.errors import DataError, ResourceError
 from pc_data.progress import progress_line
 from torch import nn
 
-from pc_train.fitting import limited_threads, pick_device, takes_gpu
+from pc_train.fitting import limited_threads, pick_device
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import HEAD_FILE, NamedBackbone, load_model, open_backbone, weights_file
 from pc_train.notices import notice
@@ -30,7 +30,7 @@ from pc_train.predictions import (
     result_folder,
     write_results,
 )
-from pc_train.runs import lock_run, open_run, write_json
+from pc_train.runs import lock_run, open_run, withdrawn_on_error, write_json
 from pc_train.scores import evaluation_arguments
 
 
@@ -92,9 +92,11 @@ def predict(source: Path, config: PredictConfig) -> Predicted:
     Raises:
         FileNotFoundError: If there is no such file, folder or checkpoint.
         DataError: If a cloud is damaged, or lacks what the network needs.
+        MachineError: If a GPU is asked for where there is none.
+        ResourceError: If a GPU's memory does not hold `max_points`.
         ValueError: If a setting does not fit, or `out` holds anything but this prediction.
     """
-    network = open_network(config.checkpoint, _device(config.accelerator))
+    network = open_network(config.checkpoint, pick_device(config.accelerator))
     if config.out.resolve().is_relative_to(source.resolve()):
         raise ValueError(
             f"{config.out} lies in {source}, whose clouds are to be read; pass another --out"
@@ -102,26 +104,31 @@ def predict(source: Path, config: PredictConfig) -> Predicted:
     clouds = open_clouds(source, config)
     settings = {"source": source, **vars(config)}
     del settings["on_error"]  # a run that met damage may go on without it
-    open_run(config.out, to_yaml(settings), inputs=_input_files(source, config.checkpoint))
+    threads = HardwareConfig(num_threads=config.num_threads)
+    with withdrawn_on_error(config.out):
+        open_run(config.out, to_yaml(settings), inputs=_input_files(source, config.checkpoint))
+        with lock_run(config.out), limited_threads(threads):
+            return _predict_all(clouds, network, config)
+
+
+def _predict_all(clouds: Clouds, network: Network, config: PredictConfig) -> Predicted:
     folders, num_points, num_skipped = [], 0, 0
     report = progress_line("clouds")
     said: set[str] = set()
-    threads = HardwareConfig(num_threads=config.num_threads)
-    with lock_run(config.out), limited_threads(threads):
-        for index in range(len(clouds)):
-            try:
-                folder, done = _predict_one(clouds, index, network, config, said)
-            except DataError as error:
-                is_last_hope = num_skipped + 1 == len(clouds)
-                if config.on_error == "raise" or is_last_hope:
-                    raise
-                notice(f"skipped: {error}")
-                num_skipped += 1
-                continue
-            folders.append(folder)
-            num_points += done
-            if not clouds.is_single:
-                report(index + 1, len(clouds))
+    for index in range(len(clouds)):
+        try:
+            folder, done = _predict_one(clouds, index, network, config, said)
+        except DataError as error:
+            is_last_hope = num_skipped + 1 == len(clouds)
+            if config.on_error == "raise" or is_last_hope:
+                raise
+            notice(f"skipped: {error}")
+            num_skipped += 1
+            continue
+        folders.append(folder)
+        num_points += done
+        if not clouds.is_single:
+            report(index + 1, len(clouds))
     return Predicted(
         folders=tuple(folders),
         files=finished_files(folders[0]),
@@ -215,7 +222,7 @@ def _answers(shown: Shown, network: Network) -> Iterator[Answer]:
         except torch.OutOfMemoryError:
             feat = classes = None  # outside, where the error does not keep the tensors
         if feat is None:
-            raise ValueError(
+            raise ResourceError(
                 f"the GPU's memory does not hold {len(sample.xyz):,} points at once; pass "
                 f"--max_points {len(sample.xyz) // 2}, or --accelerator cpu"
             )
@@ -254,9 +261,3 @@ def _input_files(source: Path, checkpoint: Path) -> dict[str, Path]:
     if source.is_file():
         files["source"] = source
     return files
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "gpu" and not takes_gpu(accelerator):
-        raise ValueError("accelerator is gpu, but torch finds none here; pass auto or cpu")
-    return pick_device(accelerator)

@@ -17,7 +17,6 @@ from pc_data.augment.views import make_view
 from pc_data.batch import PointBatch
 from pc_data.commandline import to_yaml
 from pc_data.datasets import open_dataset
-from pc_data.errors import MachineError
 from pc_data.loading import epoch_order, sample_rng
 from pc_data.progress import progress_line
 from pc_data.scan import Scan
@@ -101,8 +100,6 @@ def describe_features(config: FeaturesConfig) -> Quality:
     if finished.is_file():
         notice(f"finished earlier; read from {finished}")
         return Quality(**json.loads(finished.read_text(encoding="utf-8")))
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise MachineError("accelerator is gpu, but torch finds none here; pass auto or cpu")
     device = pick_device(config.accelerator)
     backbone.network.to(device).eval()
     drawn = draw_features(config, val, backbone, device=device)

@@ -55,7 +55,9 @@ def open_run(out: Path, config_yaml: str, *, inputs: Mapping[str, Path] | None =
         return
     config_file = out / CONFIG
     if config_file.is_file():
-        different = _differences(read_settings(config_file), yaml.safe_load(config_yaml))
+        different = _differences(
+            read_settings(config_file), yaml.load(config_yaml, Loader=PlainLoader)
+        )
         if different:
             more = [f"{len(different) - _SHOWN} more"] if len(different) > _SHOWN else []
             raise ValueError(
@@ -68,6 +70,28 @@ def open_run(out: Path, config_yaml: str, *, inputs: Mapping[str, Path] | None =
     else:
         write_text(config_file, config_yaml)
     _check_inputs(out, inputs or {})
+
+
+@contextmanager
+def withdrawn_on_error(out: Path) -> Iterator[None]:
+    """Open a run in the block; if it was new and fails there without a result, nothing is left.
+
+    For runs whose first error often asks for another setting.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        yield
+        return
+    try:
+        yield
+    except Exception:
+        own = {out / name for name in (CONFIG, _INPUTS, _LOCK)}
+        paths = sorted(out.rglob("*"), reverse=True)  # a folder after what is in it
+        if all(path in own or path.is_dir() for path in paths):
+            for path in paths:
+                path.rmdir() if path.is_dir() else path.unlink()
+            if out.is_dir():
+                out.rmdir()
+        raise
 
 
 @contextmanager
