@@ -67,28 +67,6 @@ def test_slidr_splits_part_the_training_scenes():
     assert (splits.SLIDR_VAL[0], splits.SLIDR_VAL[-1]) == ("scene-0008", "scene-1107")
 
 
-@pytest.mark.parametrize(
-    ("percent", "count", "first"),
-    [(1, 7, 100), (5, 35, 20), (10, 70, 10), (25, 175, 4), (100, 700, 1)],
-)
-def test_slidr_share_counts_training_scenes_in_their_order(percent, count, first):
-    scenes = list(splits.TRAIN)
-    np.random.default_rng(0).shuffle(scenes)
-    share = splits.slidr_share(scenes, percent=percent)
-    assert len(share) == count
-    assert share[0] == scenes[first - 1]
-    assert share[-1] == scenes[699]  # the last of each hundred is in
-    mixed = [name for pair in zip(splits.VAL * 5, scenes, strict=False) for name in pair]
-    assert splits.slidr_share(mixed, percent=percent) == share
-
-
-def test_slidr_share_of_what_there_is_not():
-    with pytest.raises(ValueError, match=r"percent must be one of 1, 5, 10, 25, 100, got 2$"):
-        splits.slidr_share(splits.TRAIN, percent=2)
-    with pytest.raises(ValueError, match="1 % needs at least 100 training scenes, got 99"):
-        splits.slidr_share(splits.TRAIN[:99], percent=1)
-
-
 # --- the real keyframe
 
 

@@ -46,6 +46,7 @@ from pc_train.score_report import report_segmentation
 from pc_train.scores import (
     Score,
     input_arguments,
+    require_classes,
     resolve_voxel_size,
     sample_to_score,
     score_model,
@@ -123,13 +124,7 @@ def evaluate(
     """
     backbone, head, class_names = load_model(run)
     dataset = labelled_scans(open_dataset(data))
-    if tuple(class_names) != tuple(dataset.class_names):
-        raise ValueError(
-            f"{run} predicts {len(class_names)} classes ({', '.join(class_names[:3])}, ...) but "
-            f"{data.root} has {dataset.num_classes} ({', '.join(dataset.class_names[:3])}, ...); "
-            "evaluate on the classes that the model was trained for; those that datasets share "
-            "are asked for by --data.classes 10 or 6, in training too"
-        )
+    require_classes(run, class_names, dataset)
     voxel_size = backbone.card.get("voxel_size", 0.0)
     _check_first(dataset, backbone, voxel_size=voxel_size, precise=precise)
     open_run(out, to_yaml({"run": run, "data": data, "precise": precise}))

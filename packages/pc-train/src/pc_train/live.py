@@ -66,6 +66,27 @@ class LivePage(Callback):
             (self.out / LIVE_PAGE).unlink(missing_ok=True)
 
 
+def add_curves(page: Report, out: Path, *, loss: str) -> None:
+    """Add what a run has measured so far: its loss, what is watched, the linear probe.
+
+    Args:
+        page: Gets a section of each that there is.
+        out: Run folder with `metrics.csv`.
+        loss: What the loss measures, for the caption.
+    """
+    curve, columns = read_curve(out / "metrics.csv"), read_columns(out / "metrics.csv")
+    if curve:
+        page.heading("Loss")
+        page.figure(plot_curves({"loss": curve}), loss)
+    if any(name not in ("step", "loss", "lr") for name in columns):
+        page.heading("Watched")
+        page.figure(plot_watched(columns), "What is watched besides the loss.")
+    probe = read_table(out / PROBE_TABLE)
+    if len(probe.get("step", ())):
+        page.heading("Linear probe while it learned")
+        page.figure(plot_watched(probe), "On scans that the classifier was not fitted to.")
+
+
 def draw_progress(out: Path, *, title: str, num_steps: int) -> None:
     """Write `progress.html` of a run as its files are now.
 
@@ -74,19 +95,10 @@ def draw_progress(out: Path, *, title: str, num_steps: int) -> None:
         title: Of the page.
         num_steps: Length of the run.
     """
-    curve, columns = read_curve(out / "metrics.csv"), read_columns(out / "metrics.csv")
+    curve = read_curve(out / "metrics.csv")
     done = curve[-1][0] if curve else 0
     page = Report(title, f"{out.name}: step {done:,} of {num_steps:,}", reload_s=_RELOAD)
-    if curve:
-        page.heading("Loss")
-        page.figure(plot_curves({"loss": curve}), "Loss at each step, and smoothed.")
-    if any(name not in ("step", "loss", "lr") for name in columns):
-        page.heading("Watched")
-        page.figure(plot_watched(columns), "What is watched besides the loss.")
-    probe = read_table(out / PROBE_TABLE)
-    if len(probe.get("step", ())):
-        page.heading("Linear probe")
-        page.figure(plot_watched(probe), "On scans that the classifier was not fitted to.")
+    add_curves(page, out, loss="Loss at each step, and smoothed.")
     pace = read_table(out / PACE_TABLE)
     if len(pace.get("step", ())):
         page.heading("Pace")

@@ -28,10 +28,10 @@ from pc_data.errors import DataError
 from pc_data.loading import MakeSample, SampleKey, Samples, count_joint_batches
 from pc_data.scan import Scan
 
-from pc_train.callbacks import read_columns, read_curve
-from pc_train.figures import plot_curves, plot_watched
+from pc_train.callbacks import read_curve
 from pc_train.first_batch import FIRST_BATCH, write_picture
 from pc_train.fitting import fit
+from pc_train.live import add_curves
 from pc_train.networks import (
     BACKBONE_FILE,
     NamedBackbone,
@@ -45,7 +45,7 @@ from pc_train.online_probe import OnlineProbe
 from pc_train.pretrain_config import PretrainConfig
 from pc_train.report import Report
 from pc_train.runs import open_run
-from pc_train.tables import PROBE_TABLE, read_table
+from pc_train.tables import PROBE_TABLE
 from pc_train.viewer import Cloud
 
 Method = TypeVar("Method", bound=LightningModule)
@@ -227,16 +227,8 @@ def write_report(
         sections: Heading, figure and caption of each picture.
         cloud: What the network sees and makes of it, as `cloud_of_features` shows it.
     """
-    curve, columns = read_curve(out / "metrics.csv"), read_columns(out / "metrics.csv")
-    report = Report(title, f"{lead}, {len(curve):,} steps")
-    report.heading("Loss")
-    report.figure(plot_curves({"loss": curve}), loss)
-    if len(columns) > len(("step", "loss", "lr")):
-        report.figure(plot_watched(columns), "What the method watches besides its loss.")
-    probe = read_table(out / PROBE_TABLE)
-    if len(probe.get("step", ())):
-        report.heading("Linear probe while it learned")
-        report.figure(plot_watched(probe), "On scans that the classifier was not fitted to.")
+    report = Report(title, f"{lead}, {len(read_curve(out / 'metrics.csv')):,} steps")
+    add_curves(report, out, loss=loss)
     for heading, figure, caption in sections:
         report.heading(heading)
         report.figure(figure, caption)

@@ -27,7 +27,7 @@ from pc_train.robustness_measures import (
     resilience_rates,
 )
 from pc_train.runs import lock_run, open_run, write_json
-from pc_train.scores import Score, score_model
+from pc_train.scores import Score, require_classes, score_model
 from pc_train.segmentation import SegmentationModel
 
 Conditions = dict[tuple[str, str], CorruptedScans | NuScenesC]
@@ -72,11 +72,7 @@ def score_robustness(config: RobustnessConfig) -> Robustness:
 
     backbone, head, class_names = load_model(config.run)
     clean = labelled_scans(open_dataset(config.data))
-    if tuple(class_names) != tuple(clean.class_names):
-        raise ValueError(
-            f"{config.run} predicts {len(class_names)} classes, but {config.data.root} has "
-            f"{clean.num_classes}; score it on the classes that it was trained for"
-        )
+    require_classes(config.run, class_names, clean)
     conditions = _open_conditions(config, clean)
     compare = _read_baseline(config)
     kept = {"run", "data", "corrupted", "sensor", "seed"}

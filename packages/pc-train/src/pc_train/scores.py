@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,27 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], Int64[np.ndarray, "k k"]
         return None
     header, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
     return tuple(header[1:]), np.array([row[1:] for row in rows], np.int64)
+
+
+def require_classes(run: Path, class_names: Sequence[str], dataset: Any) -> None:  # noqa: ANN401
+    """Refuse to score a run's model on other classes than it predicts.
+
+    Args:
+        run: For the message.
+        class_names: What the model predicts.
+        dataset: Has `class_names` and `root`.
+
+    Raises:
+        ValueError: If the dataset's classes are others, or in another order.
+    """
+    found = tuple(dataset.class_names)
+    if tuple(class_names) != found:
+        raise ValueError(
+            f"{run} predicts {len(class_names)} classes ({', '.join(class_names[:3])}, ...) but "
+            f"{dataset.root} has {len(found)} ({', '.join(found[:3])}, ...); score it on the "
+            "classes that it was trained for; those that datasets share are asked for by "
+            "--data.classes 10 or 6, in training too"
+        )
 
 
 def input_arguments(dataset: Any, backbone: NamedBackbone) -> dict[str, Any]:  # noqa: ANN401

@@ -7,8 +7,6 @@ SLidR (Sautier et al., CVPR 2022, arXiv:2203.16258) keeps 100 of the training sc
 parameters with, pre-trains on the other 600 meanwhile, and fine-tunes on a share of all 700.
 """
 
-from collections.abc import Sequence
-
 
 def _scenes(ranges: str) -> tuple[str, ...]:
     """Expand `1-3 7` to scene-0001, scene-0002, scene-0003, scene-0007."""
@@ -47,34 +45,3 @@ SLIDR_VAL: tuple[str, ...] = _scenes("""
     1094 1098 1107
 """)
 SLIDR_TRAIN: tuple[str, ...] = tuple(name for name in TRAIN if name not in SLIDR_VAL)
-
-_STEP_OF_PERCENT = {1: 100, 5: 20, 10: 10, 25: 4, 100: 1}
-
-
-def slidr_share(scenes: Sequence[str], *, percent: int) -> tuple[str, ...]:
-    """Choose the training scenes that SLidR fine-tunes on with few labels.
-
-    Every hundredth, twentieth, tenth or fourth of them: with all 700, 1 % is 7 scenes.
-
-    Args:
-        scenes: Scene names in the order of the rows of `scene.json`; those that are no training
-            scenes are passed over.
-        percent: 1, 5, 10, 25 or 100.
-
-    Raises:
-        ValueError: If SLidR has no such share, or no scene is left.
-
-    Source: SLidR (Sautier et al., CVPR 2022, arXiv:2203.16258), and its released code for the
-        order. ScaLR's shares of 1 and 10 % are lists of keyframes, not these.
-    """
-    if percent not in _STEP_OF_PERCENT:
-        shares = ", ".join(map(str, _STEP_OF_PERCENT))
-        raise ValueError(f"percent must be one of {shares}, got {percent}")
-    train = [name for name in scenes if name in TRAIN]
-    step = _STEP_OF_PERCENT[percent]
-    if len(train) < step:
-        raise ValueError(
-            f"{percent} % needs at least {step} training scenes, got {len(train)}; take a larger "
-            "share"
-        )
-    return tuple(train[step - 1 :: step])
