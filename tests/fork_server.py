@@ -19,7 +19,7 @@ from types import SimpleNamespace
 _LIGHT = ("torch", "torch._dynamo")  # what DistributedDataParallel needs
 _APPS = (
     *("lightning.pytorch", "pc_backbones.sparse_unet", "timm", "torch.utils.tensorboard"),
-    *("pc_data.synthetic", "pc_train.study", "csc.prepare"),
+    *("pc_data.synthetic", "pc_train.demos.study", "csc.prepare"),
     *(f"{app}.pretrain" for app in ("crossmodal", "csc", "msc", "scalr", "sspl")),
 )
 
@@ -107,7 +107,7 @@ def run_two(app, words, folder):
 def fork_rows(monkeypatch):
     """Let the rows of a study be forked: what a fresh interpreter imports takes ten seconds."""
     forking = SimpleNamespace(get_context=lambda _: CONTEXT)
-    monkeypatch.setattr("pc_train.study_cost.multiprocessing", forking)
+    monkeypatch.setattr("pc_train.demos.study_cost.multiprocessing", forking)
 
 
 def wait_until(condition, seconds=60.0):

@@ -6,6 +6,8 @@ import sys
 
 from pc_data.synthetic import make_street_nuscenes
 
+from tests.fork_server import fork_rows
+
 
 def check_short_demo(main, words, out, capsys, *, num_pictures):
     """Run a demo of one seed and ten steps, twice; the second time nothing is done again.
@@ -36,7 +38,9 @@ def check_short_demo(main, words, out, capsys, *, num_pictures):
 
 def check_short_study(main, out, capsys, monkeypatch, *, rows, reference):
     """Run a study of one seed and two steps, twice; the second time nothing is done again."""
-    monkeypatch.setattr("pc_train.demo_worlds.make_street_nuscenes", _make_two_scenes)
+    monkeypatch.setattr("pc_train.demos.worlds.make_street_nuscenes", _make_two_scenes)
+    monkeypatch.setattr("pc_train.downstream.report_segmentation", lambda *_, **__: None)  # slow
+    fork_rows(monkeypatch)
     words = ["study", f"--out={out}", "--num_seeds=1", "--max_steps=2"]
     assert main(words) == 0
     result = json.loads((out / "study.json").read_text())
@@ -51,7 +55,7 @@ def check_short_study(main, out, capsys, monkeypatch, *, rows, reference):
     assert [line.split("  ")[0] for line in lines] == ["random weights", *titles]
     assert "(1.0x)" in lines[1 + rows.index(reference)]
     assert "data:image/png" in (out / "report.html").read_text()
-    monkeypatch.setattr("pc_train.study_cost._run_apart", None)
+    monkeypatch.setattr("pc_train.demos.study_cost._run_apart", None)
     monkeypatch.setattr("pc_train.downstream.fit", None)
     assert main(words) == 0
     assert json.loads((out / "study.json").read_text()) == result

@@ -18,7 +18,7 @@ import pytest
 import torch
 from pc_train.callbacks import read_columns
 from pc_train.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
-from pc_train.study_cost import recorded_steps
+from pc_train.demos.study_cost import recorded_steps
 
 from tests.fork_server import Trial, run_app, run_to_end, wait_until
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pc_data.colors import class_colors
 from pc_train.cli import main
-from pc_train.report import Report
-from pc_train.viewer import ClassColors, Cloud, PointColors, error_colors
+from pc_train.reports.page import Report
+from pc_train.reports.viewer import ClassColors, Cloud, PointColors, error_colors
 from PIL import Image
 
 _NAMES = ("car", "vegetation", "traffic_cone")

@@ -6,9 +6,9 @@ import re
 import pytest
 from pc_data.features import LIDAR_FEATURES
 from pc_train.cli import main
-from pc_train.compare import class_rows, compare_runs, setting_rows
 from pc_train.networks import new_backbone, save_model
-from pc_train.report import Report
+from pc_train.reports.compare import class_rows, compare_runs, setting_rows
+from pc_train.reports.page import Report
 from pc_train.run_folders import read_run
 
 NAN = float("nan")

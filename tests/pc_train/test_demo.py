@@ -12,9 +12,9 @@ from pc_data.datasets import DataConfig
 from pc_data.features import LIDAR_FEATURES
 from pc_train.callbacks import read_curve
 from pc_train.configs import FineTuneConfig, ProbeConfig
-from pc_train.demo import run_demo
-from pc_train.demo_plan import Demo
-from pc_train.demo_report import summary_rows, summary_text
+from pc_train.demos.demo import run_demo
+from pc_train.demos.plan import Demo
+from pc_train.demos.report import summary_rows, summary_text
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import save_model
 from pc_train.pretrain_config import PretrainConfig
@@ -101,7 +101,7 @@ def test_whole_demo(demo, tmp_path, monkeypatch):
     assert titles == ["ground truth", *of, "intensity", "height"]
 
     monkeypatch.setattr("pc_train.downstream.fit", None)
-    monkeypatch.setattr("pc_train.demo.report_demo", lambda *_: None)
+    monkeypatch.setattr("pc_train.demos.demo.report_demo", lambda *_: None)
     assert run_demo(demo, out, num_seeds=2, max_steps=2) == summary  # nothing is done again
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from pc_data.features import LIDAR_FEATURES
 from pc_train.cli import main
-from pc_train.evidence import BEGIN, END, evidence_table, write_evidence
+from pc_train.demos.evidence import BEGIN, END, evidence_table, write_evidence
 from pc_train.networks import new_backbone, save_model
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from pc_data.batch import PointBatch
-from pc_train.figures import (
+from pc_train.reports.figures import (
     features_as_colors,
     plot_classes,
     plot_colors,
     plot_correlation,
     plot_watched,
 )
-from pc_train.oblique import oblique_view
-from pc_train.pictures import picture_of_correlation
+from pc_train.reports.oblique import oblique_view
+from pc_train.reports.pictures import picture_of_correlation
 from torch import nn
 
 

@@ -1,6 +1,12 @@
 import numpy as np
 import pytest
-from pc_train.first_batch import CloudPanel, ImagePanel, draw_batch, place_colors, write_picture
+from pc_train.reports.first_batch import (
+    CloudPanel,
+    ImagePanel,
+    draw_batch,
+    place_colors,
+    write_picture,
+)
 from PIL import Image
 
 

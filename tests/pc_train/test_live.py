@@ -4,7 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from pc_train.live import LIVE_PAGE, LivePage, draw_progress
+from pc_train.reports.live import LIVE_PAGE, LivePage, draw_progress
 from pc_train.runs import write_text
 from pc_train.tables import StepTable
 
@@ -50,7 +50,7 @@ def test_drawing_takes_a_hundredth_of_the_time(out, monkeypatch, cost):
         drawn.append(clock.now)
         clock.now += cost
 
-    monkeypatch.setattr("pc_train.live.draw_progress", draw)
+    monkeypatch.setattr("pc_train.reports.live.draw_progress", draw)
     page = LivePage(out, "run", clock=clock)
     trainer = SimpleNamespace(is_global_zero=True, max_steps=10)
     page.on_train_start(trainer, None)
@@ -71,7 +71,7 @@ def test_a_full_disk_stops_no_run_and_the_end_removes_the_page(out, monkeypatch)
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pc_train.report.write_text", full)
+    monkeypatch.setattr("pc_train.reports.page.write_text", full)
     page.on_train_batch_end(trainer, None, None, None, 0)
     monkeypatch.undo()
     clock.now = 1e6

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from pc_train import nearest_classes as module
-from pc_train.nearest_classes import nearest_classes
+from pc_train.quality import nearest_classes as module
+from pc_train.quality.nearest_classes import nearest_classes
 
 
 @pytest.mark.parametrize("k", [1, 3, 20])

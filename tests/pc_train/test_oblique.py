@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pc_train.oblique import REACH, is_room, oblique_view, view_middle
+from pc_train.reports.oblique import REACH, is_room, oblique_view, view_middle
 
 
 def _box(size, step=0.05):

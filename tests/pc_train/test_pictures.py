@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pc_data.colors import class_colors
-from pc_train.pictures import picture_of_tsne
+from pc_train.reports.pictures import picture_of_tsne
 
 NAMES = ("chair", "shower_curtain", "wall")
 

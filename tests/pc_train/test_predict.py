@@ -12,11 +12,11 @@ import torch
 from pc_data.datasets import DataConfig, open_dataset
 from pc_data.errors import DataError, MachineError, ResourceError
 from pc_data.files.ply import read_ply, write_ply
-from pc_train import predict as predict_module
 from pc_train.cli import main
 from pc_train.networks import HEADS, load_model, new_backbone, save_model
-from pc_train.predict import predict
-from pc_train.predict_config import PredictConfig
+from pc_train.prediction import predict as predict_module
+from pc_train.prediction.config import PredictConfig
+from pc_train.prediction.predict import predict
 from pc_train.scores import sample_to_score
 from pc_train.segmentation import SegmentationModel, iou_per_class, predict_classes
 from safetensors.numpy import load_file
@@ -171,8 +171,8 @@ def test_map_is_shown_to_a_lidar_network_as_from_sensors(run, lidar_model, tmp_p
 _LIMITED = """
 import resource, sys
 from pathlib import Path
-from pc_train.predict import predict
-from pc_train.predict_config import PredictConfig
+from pc_train.prediction.predict import predict
+from pc_train.prediction.config import PredictConfig
 source, model, out, max_points = sys.argv[1:]
 used = int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + (1 << 30),) * 2)
@@ -255,7 +255,7 @@ def test_backbone_alone_gives_features(run, tmp_path, cloud, room_model):
 
 
 def test_features_that_do_not_fit(run, tmp_path, cloud, monkeypatch):
-    from pc_train import row_files
+    from pc_train.prediction import row_files
 
     file = _ply(tmp_path / "room.ply", cloud)
     usage = shutil.disk_usage(tmp_path)

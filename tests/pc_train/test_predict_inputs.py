@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pc_data.files.ply import write_ply
-from pc_train.predict_config import PredictConfig
-from pc_train.predict_inputs import open_clouds
+from pc_train.prediction.config import PredictConfig
+from pc_train.prediction.inputs import open_clouds
 
 from tests.real_data import REAL_DATA, needs_real_data
 

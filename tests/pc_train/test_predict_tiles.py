@@ -5,7 +5,7 @@ import pytest
 from pc_data.features import LIDAR_FEATURES
 from pc_data.loading import sample_rng
 from pc_data.scan import Scan
-from pc_train.predict_tiles import Limits, Shown
+from pc_train.prediction.tiles import Limits, Shown
 from pc_train.samples import evaluation_sample
 
 FOV = ((-64.0, -64.0, -8.0), (64.0, 64.0, 8.0))

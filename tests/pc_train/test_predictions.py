@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pc_train.feature_colors import color_scale
-from pc_train.predictions import clear_remains, feature_colors, finished_files, result_folder
-from pc_train.row_files import feature_file
+from pc_train.prediction.results import clear_remains, feature_colors, finished_files, result_folder
+from pc_train.prediction.row_files import feature_file
+from pc_train.reports.feature_colors import color_scale
 from safetensors.numpy import load_file
 
 

@@ -19,7 +19,6 @@ from pc_data.commandline import run
 from pc_data.datasets import DataConfig
 from pc_data.features import point_features
 from pc_train.callbacks import read_curve
-from pc_train.first_batch import FIRST_BATCH
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import BACKBONE_FILE, save_model
 from pc_train.pretrain_config import PretrainConfig
@@ -30,8 +29,9 @@ from pc_train.pretraining import (
     start_backbone,
     write_report,
 )
+from pc_train.reports.first_batch import FIRST_BATCH
+from pc_train.reports.viewer import Cloud
 from pc_train.tables import read_table
-from pc_train.viewer import Cloud
 from torch import nn
 
 FEATURES = ("intensity", "z")

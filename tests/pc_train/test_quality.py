@@ -10,7 +10,7 @@ from pc_data.datasets import DataConfig, open_dataset
 from pc_train.cli import main
 from pc_train.configs import FeaturesConfig
 from pc_train.networks import new_backbone, save_model
-from pc_train.quality import describe_features, draw_features, in_words
+from pc_train.quality.describe import describe_features, draw_features, in_words
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def config(street_world, tmp_path):
 
 @pytest.fixture
 def no_report(monkeypatch):
-    monkeypatch.setattr("pc_train.quality_report.report_quality", lambda *_: None)
+    monkeypatch.setattr("pc_train.quality.report.report_quality", lambda *_: None)
 
 
 def test_what_no_turn_changes_is_aligned(config, inputs, no_report):
@@ -70,7 +70,7 @@ def test_neighbours_tell_the_classes(config, inputs, no_report, monkeypatch):
         found = draw_features(*arguments, **keywords)
         return found._replace(feat=torch.nn.functional.one_hot(found.labels, 20).float())
 
-    monkeypatch.setattr("pc_train.quality.draw_features", drawn)
+    monkeypatch.setattr("pc_train.quality.describe.draw_features", drawn)
     found = describe_features(config(inputs("x", "y", "z"), num_neighbors=1))
     both = [accuracy for accuracy in found.knn_by_class.values() if accuracy == 1]
     assert len(both) >= 3
@@ -96,7 +96,7 @@ def test_random_weights(config, backbone, no_report):
 
 def test_without_labels(config, inputs, monkeypatch):
     without = partial(open_dataset, labels=False)
-    monkeypatch.setattr("pc_train.quality.open_dataset", without)
+    monkeypatch.setattr("pc_train.quality.describe.open_dataset", without)
     chosen = config(inputs("x", "y", "z"))
     found = describe_features(chosen)
     assert found.knn_accuracy is None

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 from matplotlib.figure import Figure
-from pc_train.report import Report, read_pictures
-from pc_train.viewer import Cloud
+from pc_train.reports.page import Report, read_pictures
+from pc_train.reports.viewer import Cloud
 
 
 def _figure(width=2):

@@ -8,17 +8,17 @@ import pytest
 from pc_data.corruptions.names import CORRUPTIONS, SEVERITIES
 from pc_data.datasets import DataConfig
 from pc_data.readers.nuscenes import NuScenes
-from pc_train import robustness
 from pc_train.networks import HEADS, open_backbone, save_model
-from pc_train.robustness import score_robustness
-from pc_train.robustness_config import RobustnessConfig
-from pc_train.robustness_measures import (
+from pc_train.robustness import score as robustness
+from pc_train.robustness.config import RobustnessConfig
+from pc_train.robustness.measures import (
     MINKUNET18,
     MINKUNET18_CLEAN,
     corruption_errors,
     mean_over_corruptions,
     resilience_rates,
 )
+from pc_train.robustness.score import score_robustness
 from pc_train.scores import Score
 
 from tests.lanes import unchecked_only
@@ -136,7 +136,7 @@ def probed(tmp_path_factory, street_world, backbone):
 @pytest.fixture
 def unreported(monkeypatch):
     """Runs without a page of pictures."""
-    monkeypatch.setattr("pc_train.robustness_report.report_robustness", lambda *_: None)
+    monkeypatch.setattr("pc_train.robustness.report.report_robustness", lambda *_: None)
 
 
 class Scorer:

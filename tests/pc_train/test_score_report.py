@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from pc_train.figures import plot_confusion, plot_iou, short_count
-from pc_train.score_report import mistake_rows
+from pc_train.reports.figures import plot_confusion, plot_iou, short_count
+from pc_train.reports.scores import mistake_rows
 from pc_train.scores import Score, read_confusion, write_score
 
 

@@ -16,14 +16,14 @@ import pytest
 from pc_data.datasets import DataConfig
 from pc_data.features import LIDAR_FEATURES
 from pc_train.configs import FineTuneConfig, ProbeConfig
-from pc_train.demo_plan import Demo
+from pc_train.demos.plan import Demo
+from pc_train.demos.study import Study, run_study
+from pc_train.demos.study_cost import machine_name, measure_cost, read_steps, recorded_steps
+from pc_train.demos.study_report import plot_study, study_rows, study_text
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import save_model
 from pc_train.pretrain_config import PretrainConfig
 from pc_train.pretraining import start_backbone
-from pc_train.study import Study, run_study
-from pc_train.study_cost import machine_name, measure_cost, read_steps, recorded_steps
-from pc_train.study_report import plot_study, study_rows, study_text
 
 from tests.fork_server import fork_rows
 from tests.pc_train.study_work import killed, take_steps, wrong_setting
@@ -92,7 +92,7 @@ def test_whole_study(study, tmp_path, monkeypatch):
     assert page.count("data:image/png") == 1
 
     monkeypatch.setattr("pc_train.downstream.fit", None)
-    monkeypatch.setattr("pc_train.study_cost._run_apart", None)
+    monkeypatch.setattr("pc_train.demos.study_cost._run_apart", None)
     assert run_study(study, out, max_steps=3) == result  # nothing is done again
 
     assert result["machines"] == [machine_name("cpu")]
@@ -178,7 +178,7 @@ def test_end_is_passed_on(tmp_path):
     started, saved = tmp_path / "started", tmp_path / "saved"
     code = (
         "from functools import partial; from pathlib import Path\n"
-        "from pc_train import study_cost\n"
+        "from pc_train.demos import study_cost\n"
         "from tests.pc_train.study_work import leave_on_request\n"
         "study_cost._GRACE = 0.1\n"
         f"names = [Path({str(started)!r}), Path({str(saved)!r})]\n"

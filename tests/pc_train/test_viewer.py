@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 from pc_data.colors import IGNORED, class_colors
-from pc_train.report import Report
-from pc_train.viewer import (
+from pc_train.reports.page import Report
+from pc_train.reports.viewer import (
     ClassColors,
     Cloud,
     NumberColors,

@@ -10,9 +10,9 @@ from pc_data.loading import sample_rng
 from pc_data.scan import Scan
 from pc_data.show_units import show_units
 from pc_geometry import segment_ground
-from pc_train.first_batch import CloudPanel, ImagePanel, draw_batch
-from pc_train.pictures import cloud_of_features, picture_of_correlation
 from pc_train.pretraining import first_scan, write_report
+from pc_train.reports.first_batch import CloudPanel, ImagePanel, draw_batch
+from pc_train.reports.pictures import cloud_of_features, picture_of_correlation
 
 from crossmodal.config import Config
 from crossmodal.method import CrossModal

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from pc_train.study import Study
+from pc_train.demos.study import Study
 
 from crossmodal.demo import DEMO, pretrain_on_streets
 from crossmodal.presets import multi, nuscenes, single, single_units

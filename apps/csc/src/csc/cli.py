@@ -47,8 +47,8 @@ def demo(*, out: Path = Path("runs/csc/demo"), num_seeds: int = 2, max_steps: in
         num_seeds: How often pre-training, probing and fine-tuning are repeated.
         max_steps: Cut every run to so many steps, on a smaller world; 0 for the full demo.
     """
-    from pc_train.demo import run_demo
-    from pc_train.demo_report import summary_text
+    from pc_train.demos.demo import run_demo
+    from pc_train.demos.report import summary_text
 
     from csc.demo import DEMO
 
@@ -69,8 +69,8 @@ def study(*, out: Path = Path("runs/csc/study"), num_seeds: int = 2, max_steps: 
         num_seeds: How often pre-training, probing and fine-tuning are repeated.
         max_steps: Cut every run to so many steps, on a smaller world; 0 for the full study.
     """
-    from pc_train.study import run_study
-    from pc_train.study_report import study_text
+    from pc_train.demos.study import run_study
+    from pc_train.demos.study_report import study_text
 
     from csc.study import STUDY
 

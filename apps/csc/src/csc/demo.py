@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pc_data.datasets import DataConfig, open_dataset
 from pc_data.superpixel_files import open_superpixels
-from pc_train.demo_plan import Demo
-from pc_train.demo_recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
-from pc_train.demo_worlds import make_streets
-from pc_train.report import Report
+from pc_train.demos.plan import Demo
+from pc_train.demos.recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
+from pc_train.demos.worlds import make_streets
+from pc_train.reports.page import Report
 
 from csc.config import Config
 from csc.prepare import prepare

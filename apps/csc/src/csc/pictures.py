@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from pc_data.colors import IGNORED, number_colors
 from pc_data.superpixel_files import SuperpixelFiles
-from pc_train.first_batch import CloudPanel, ImagePanel, draw_batch, place_colors
-from pc_train.pictures import cloud_of_features, picture_of_correlation
 from pc_train.pretraining import first_scan, write_report
+from pc_train.reports.first_batch import CloudPanel, ImagePanel, draw_batch, place_colors
+from pc_train.reports.pictures import cloud_of_features, picture_of_correlation
 
 from csc.config import Config
 from csc.method import CSC

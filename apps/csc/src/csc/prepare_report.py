@@ -10,7 +10,7 @@ from pc_data.errors import DataError
 from pc_data.scan import Scan
 from pc_data.show_superpixels import show_superpixels
 from pc_data.superpixel_files import SuperpixelFiles
-from pc_train.report import Report, percent
+from pc_train.reports.page import Report, percent
 from pc_train.runs import CONFIG
 
 from csc.prepare_config import PrepareConfig

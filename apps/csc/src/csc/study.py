@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from pc_train.study import Study
+from pc_train.demos.study import Study
 
 from csc.demo import DEMO, pretrain_on_streets
 from csc.prepare_presets import slic

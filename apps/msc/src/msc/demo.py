@@ -6,10 +6,10 @@ from pathlib import Path
 from pc_data.datasets import DataConfig
 from pc_data.features import ROOM_FEATURES
 from pc_data.loading import SampleKey
-from pc_train.demo_plan import Demo
-from pc_train.demo_recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
-from pc_train.demo_worlds import make_rooms
-from pc_train.report import Report
+from pc_train.demos.plan import Demo
+from pc_train.demos.recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
+from pc_train.demos.worlds import make_rooms
+from pc_train.reports.page import Report
 
 from msc.config import Config
 from msc.pictures import picture_of_reconstruction

@@ -5,8 +5,8 @@ import torch
 from matplotlib.figure import Figure
 from pc_data.batch import PointBatch
 from pc_data.colors import IGNORED
-from pc_train.figures import features_as_colors, plot_colors
-from pc_train.first_batch import CloudPanel, draw_batch, place_colors
+from pc_train.reports.figures import features_as_colors, plot_colors
+from pc_train.reports.first_batch import CloudPanel, draw_batch, place_colors
 from torch import Tensor
 
 from msc.config import Config

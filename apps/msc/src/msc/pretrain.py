@@ -9,8 +9,8 @@ from pc_data.datasets import Reader
 from pc_data.loading import MakeSample, Samples
 from pc_train.checkpoints import newest_checkpoint, read_checkpoint
 from pc_train.networks import NamedBackbone
-from pc_train.pictures import cloud_of_features
 from pc_train.pretraining import open_datasets, run_pretraining, start_backbone, write_report
+from pc_train.reports.pictures import cloud_of_features
 
 from msc.config import Config
 from msc.method import MSC

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pc_data.datasets import DataConfig
 from pc_data.features import LIDAR_FEATURES
-from pc_train.demo_plan import Demo
-from pc_train.demo_recipes import LATER, PROBING, TUNING, with_all_labels
-from pc_train.demo_worlds import make_streets
+from pc_train.demos.plan import Demo
+from pc_train.demos.recipes import LATER, PROBING, TUNING, with_all_labels
+from pc_train.demos.worlds import make_streets
 from pc_train.hardware import HardwareConfig
 
 from scalr.config import Config

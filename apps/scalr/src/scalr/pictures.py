@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 from pc_data.batch import PointBatch
-from pc_train.first_batch import CloudPanel, ImagePanel, draw_batch, place_colors
-from pc_train.pictures import cloud_of_features, picture_of_correlation
 from pc_train.pretraining import write_report
+from pc_train.reports.first_batch import CloudPanel, ImagePanel, draw_batch, place_colors
+from pc_train.reports.pictures import cloud_of_features, picture_of_correlation
 
 from scalr.config import Config
 from scalr.method import ScaLR

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from pc_data.datasets import DataConfig, open_dataset
-from pc_train.demo_plan import Demo
-from pc_train.demo_recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
-from pc_train.demo_worlds import make_rooms, make_streets
+from pc_train.demos.plan import Demo
+from pc_train.demos.recipes import LATER, ONE_CORE, PROBING, TUNING, with_all_labels
+from pc_train.demos.worlds import make_rooms, make_streets
 from pc_train.networks import open_backbone
-from pc_train.report import Report
+from pc_train.reports.page import Report
 from pc_train.scores import sample_to_score
 
 from sspl.config import Config

@@ -12,10 +12,10 @@ from pc_data.colors import IGNORED, number_colors
 from pc_data.loading import sample_rng
 from pc_data.scan import Scan
 from pc_geometry.volumes import crop_volumes, split_volumes
-from pc_train.figures import features_as_colors, plot_colors
-from pc_train.first_batch import CloudPanel, draw_batch
-from pc_train.pictures import cloud_of_features, picture_of_tsne
 from pc_train.pretraining import first_scan, write_report
+from pc_train.reports.figures import features_as_colors, plot_colors
+from pc_train.reports.first_batch import CloudPanel, draw_batch
+from pc_train.reports.pictures import cloud_of_features, picture_of_tsne
 from torch import nn
 
 from sspl.config import Config

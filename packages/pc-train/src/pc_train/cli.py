@@ -10,9 +10,9 @@ from pc_data.datasets import DataConfig
 
 from pc_train.configs import FeaturesConfig, FineTuneConfig, ProbeConfig
 from pc_train.notices import is_first_process
-from pc_train.predict_config import PredictConfig
+from pc_train.prediction.config import PredictConfig
 from pc_train.protocols import FINETUNES, PROBES
-from pc_train.robustness_config import RobustnessConfig
+from pc_train.robustness.config import RobustnessConfig
 
 
 def probe(config: ProbeConfig) -> None:
@@ -61,10 +61,9 @@ def features(config: FeaturesConfig) -> None:
     Args:
         config: Which features of what.
     """
-    from pc_train import quality
+    from pc_train.quality.describe import describe_features, in_words
 
-    found = quality.describe_features(config)
-    print(f"{quality.in_words(found)}; report: {config.out / 'report.html'}")
+    print(f"{in_words(describe_features(config))}; report: {config.out / 'report.html'}")
 
 
 def predict(source: Path, config: PredictConfig) -> None:
@@ -75,7 +74,7 @@ def predict(source: Path, config: PredictConfig) -> None:
             dataset's folder.
         config: What predicts, and how.
     """
-    from pc_train.predict import predict as predict_clouds
+    from pc_train.prediction.predict import predict as predict_clouds
 
     done = predict_clouds(source, config)
     points = f"{done.num_points:,} points" if done.num_points else "finished earlier"
@@ -123,7 +122,7 @@ def robustness(
         seed=seed,
         num_workers=num_workers,
     )
-    from pc_train.robustness import score_robustness
+    from pc_train.robustness.score import score_robustness
 
     found = score_robustness(chosen)
     error = "" if found.mean_error is None else f", mCE {100 * found.mean_error:.2f}%"
@@ -140,7 +139,7 @@ def compare(runs: list[Path], *, out: Path = Path("compare.html")) -> None:
             kinds of runs that do not compare get tables of their own.
         out: The page to write.
     """
-    from pc_train.compare import compare_runs
+    from pc_train.reports.compare import compare_runs
 
     for row in compare_runs(runs, out):
         print("  ".join(row))
@@ -154,7 +153,7 @@ def evidence(demos: list[Path], *, readme: Path | None = None) -> None:
         demos: Their folders, each finished and in full.
         readme: Text file to put the table into, between its two marks.
     """
-    from pc_train.evidence import evidence_table, write_evidence
+    from pc_train.demos.evidence import evidence_table, write_evidence
 
     table = evidence_table(demos)
     print(table, end="")

@@ -39,10 +39,10 @@ from pc_train.networks import (
 )
 from pc_train.notices import notice
 from pc_train.precise import require_inside_passes
+from pc_train.reports.scores import report_segmentation
 from pc_train.runs import open_run
 from pc_train.samples import AUGMENTATIONS, to_input, training_sample
 from pc_train.schedules import OPTIMIZERS
-from pc_train.score_report import report_segmentation
 from pc_train.scores import (
     Score,
     input_arguments,

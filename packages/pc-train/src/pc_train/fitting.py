@@ -27,10 +27,10 @@ from pc_train.finite import FiniteSteps
 from pc_train.hardware import HardwareConfig, launched_processes
 from pc_train.health import Health
 from pc_train.interruption import Interruption, exit_codes
-from pc_train.live import LivePage
 from pc_train.notices import is_first_process
 from pc_train.pace import Pace
 from pc_train.pretrain_config import OnNonfinite
+from pc_train.reports.live import LivePage
 from pc_train.runs import lock_run
 from pc_train.tables import PACE_TABLE
 

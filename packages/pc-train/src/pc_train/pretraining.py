@@ -29,9 +29,7 @@ from pc_data.loading import MakeSample, SampleKey, Samples, count_joint_batches
 from pc_data.scan import Scan
 
 from pc_train.callbacks import read_curve
-from pc_train.first_batch import FIRST_BATCH, write_picture
 from pc_train.fitting import fit
-from pc_train.live import add_curves
 from pc_train.networks import (
     BACKBONE_FILE,
     NamedBackbone,
@@ -43,10 +41,12 @@ from pc_train.networks import (
 from pc_train.notices import is_first_process
 from pc_train.online_probe import OnlineProbe
 from pc_train.pretrain_config import PretrainConfig
-from pc_train.report import Report
+from pc_train.reports.first_batch import FIRST_BATCH, write_picture
+from pc_train.reports.live import add_curves
+from pc_train.reports.page import Report
+from pc_train.reports.viewer import Cloud
 from pc_train.runs import open_run
 from pc_train.tables import PROBE_TABLE
-from pc_train.viewer import Cloud
 
 Method = TypeVar("Method", bound=LightningModule)
 

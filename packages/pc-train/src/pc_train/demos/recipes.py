@@ -9,7 +9,7 @@ from pc_train.configs import FineTuneConfig, ProbeConfig
 from pc_train.hardware import HardwareConfig
 
 LATER = DataConfig(root=Path())
-"""The demo's world, which `pc_train.demo` fills in."""
+"""The demo's world, which `pc_train.demos.demo` fills in."""
 
 ONE_CORE = HardwareConfig(accelerator="cpu", num_workers=1, num_threads=1)
 """Small networks gain nothing from a second thread; the other core prepares the samples."""

@@ -7,9 +7,9 @@ from pc_data.batch import PointBatch
 from pc_data.scan import Scan
 
 from pc_train.callbacks import read_curve
-from pc_train.figures import plot_confusion, plot_curves, plot_iou
-from pc_train.pictures import cloud_of_answers, picture_of_classes, picture_of_correlation
-from pc_train.report import Report, iou_rows, percent
+from pc_train.reports.figures import plot_confusion, plot_curves, plot_iou
+from pc_train.reports.page import Report, iou_rows, percent
+from pc_train.reports.pictures import cloud_of_answers, picture_of_classes, picture_of_correlation
 from pc_train.scores import Score
 from pc_train.segmentation import SegmentationModel
 

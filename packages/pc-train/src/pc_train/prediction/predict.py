@@ -19,10 +19,9 @@ from pc_train.fitting import limited_threads, pick_device
 from pc_train.hardware import HardwareConfig
 from pc_train.networks import HEAD_FILE, NamedBackbone, load_model, open_backbone, weights_file
 from pc_train.notices import notice
-from pc_train.predict_config import PredictConfig
-from pc_train.predict_inputs import Clouds, open_clouds
-from pc_train.predict_tiles import Limits, Shown, default_overlap
-from pc_train.predictions import (
+from pc_train.prediction.config import PredictConfig
+from pc_train.prediction.inputs import Clouds, open_clouds
+from pc_train.prediction.results import (
     SUMMARY,
     Answer,
     clear_remains,
@@ -30,6 +29,7 @@ from pc_train.predictions import (
     result_folder,
     write_results,
 )
+from pc_train.prediction.tiles import Limits, Shown, default_overlap
 from pc_train.runs import lock_run, open_run, withdrawn_on_error, write_json
 from pc_train.scores import evaluation_arguments
 

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pc_data.datasets import DataConfig
 
-from pc_train.demo_plan import Demo
-from pc_train.demo_report import report_demo
+from pc_train.demos.plan import Demo
+from pc_train.demos.report import report_demo
 from pc_train.downstream import finetune, probe
 from pc_train.networks import new_backbone, open_backbone, save_model
 from pc_train.notices import notice

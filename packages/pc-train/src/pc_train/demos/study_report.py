@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pc_train.demo_report import measure_title
-from pc_train.report import Report, percent
+from pc_train.demos.report import measure_title
+from pc_train.reports.page import Report, percent
 
 _COLORS = {"miou": "#1f6f8b", "seconds_per_step": "#e07a3f", "peak_bytes": "#6a994e"}
 _GIGA = 1e9
@@ -18,7 +18,7 @@ def study_text(result: Mapping[str, Any], out: Path) -> str:
     """What a command prints when its study is done: the table, and where the rest is.
 
     Args:
-        result: As `pc_train.study.run_study` returns it.
+        result: As `pc_train.demos.study.run_study` returns it.
         out: Folder of the study.
     """
     table = [study_header(result), *study_rows(result)]
@@ -64,7 +64,7 @@ def plot_study(result: Mapping[str, Any]) -> Figure:
     A line shows random weights.
 
     Args:
-        result: As `pc_train.study.run_study` returns it.
+        result: As `pc_train.demos.study.run_study` returns it.
     """
     rows = result["rows"]
     panels = [(name, measure_title(name) + ", mIoU (%)", 0.01) for name in _measures(result)]
@@ -94,7 +94,7 @@ def report_study(out: Path, result: Mapping[str, Any], *, title: str, lead: str)
 
     Args:
         out: Its folder.
-        result: As `pc_train.study.run_study` returns it.
+        result: As `pc_train.demos.study.run_study` returns it.
         title: Of the page.
         lead: What is compared, a clause without its full stop.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from pc_train.reports.viewer import Cloud, cloud_figure, viewer_script
 from pc_train.runs import CONFIG, write_text
-from pc_train.viewer import Cloud, cloud_figure, viewer_script
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --soft: #56607a; --page: #f7f8fa; --card: #fff;

@@ -18,7 +18,7 @@ from pc_data.readers.folder_files import scan_files
 from pc_data.readers.folder_schema import NAMES, UNITS, Schema
 from pc_data.scan import Scan
 
-from pc_train.predict_config import PredictConfig
+from pc_train.prediction.config import PredictConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

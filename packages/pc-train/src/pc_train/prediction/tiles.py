@@ -16,7 +16,7 @@ from pc_data.scan import Scan
 from pc_geometry import estimate_normals
 from pc_geometry.tiles import Tile, cut_tiles
 
-from pc_train.oblique import is_room
+from pc_train.reports.oblique import is_room
 from pc_train.samples import evaluation_sample, first_of_voxels
 
 _SENSOR_FEATURES = frozenset({"x", "y", "z", "radius"})

@@ -19,8 +19,8 @@ from pc_data.readers.nuscenes_c import NuScenesC
 from pc_train.limited import labelled_scans
 from pc_train.networks import HEAD_FILE, load_model, weights_file
 from pc_train.notices import notice
-from pc_train.robustness_config import RobustnessConfig
-from pc_train.robustness_measures import (
+from pc_train.robustness.config import RobustnessConfig
+from pc_train.robustness.measures import (
     MINKUNET18,
     corruption_errors,
     mean_over_corruptions,
@@ -68,7 +68,7 @@ def score_robustness(config: RobustnessConfig) -> Robustness:
         DataError: If a scan is damaged or lacks what a corruption needs.
         ValueError: If model, data, sensor or baseline do not fit, or `out` is of something else.
     """
-    from pc_train.robustness_report import report_robustness
+    from pc_train.robustness.report import report_robustness
 
     backbone, head, class_names = load_model(config.run)
     clean = labelled_scans(open_dataset(config.data))

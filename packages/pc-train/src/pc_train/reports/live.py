@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pc_train.callbacks import read_columns, read_curve
-from pc_train.figures import plot_curves, plot_watched
-from pc_train.report import Report
+from pc_train.reports.figures import plot_curves, plot_watched
+from pc_train.reports.page import Report
 from pc_train.runs import CONFIG
 from pc_train.tables import PACE_TABLE, PROBE_TABLE, read_table
 

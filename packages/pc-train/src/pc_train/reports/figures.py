@@ -10,8 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pc_data.colors import IGNORED, class_colors
 
-from pc_train.feature_colors import color_scale
-from pc_train.oblique import REACH, is_room, oblique_view, view_middle
+from pc_train.reports.feature_colors import color_scale
+from pc_train.reports.oblique import REACH, is_room, oblique_view, view_middle
 
 _PALETTE = (
     *("#1f6f8b", "#e07a3f", "#6a994e", "#9d4edd"),

@@ -11,10 +11,9 @@ from pc_data.colors import class_colors
 from pc_data.scan import Scan
 from torch import nn
 
-from pc_train.figures import features_as_colors, plot_classes, plot_correlation
-from pc_train.oblique import is_room, oblique_view
-from pc_train.segmentation import SegmentationModel, predict_classes
-from pc_train.viewer import (
+from pc_train.reports.figures import features_as_colors, plot_classes, plot_correlation
+from pc_train.reports.oblique import is_room, oblique_view
+from pc_train.reports.viewer import (
     ClassColors,
     Cloud,
     Coloring,
@@ -22,6 +21,7 @@ from pc_train.viewer import (
     PointColors,
     error_colors,
 )
+from pc_train.segmentation import SegmentationModel, predict_classes
 
 _FEATURES = "three main directions of the features as red, green and blue"
 _COMPONENTS = 50  # of the features that t-SNE looks at

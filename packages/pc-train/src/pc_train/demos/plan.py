@@ -8,7 +8,7 @@ from pathlib import Path
 from pc_data.datasets import DataConfig
 
 from pc_train.configs import FineTuneConfig, ProbeConfig
-from pc_train.report import Report
+from pc_train.reports.page import Report
 
 Pretrain = Callable[[Path, DataConfig, int, int], Path]
 """Runs pre-training: (run folder, data, seed, steps); returns the weights' file."""
@@ -16,7 +16,7 @@ Pretrain = Callable[[Path, DataConfig, int, int], Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """A world, a pre-training, and how its weights are measured; `pc_train.demo` runs it.
+    """A world, a pre-training, and how its weights are measured; `pc_train.demos.demo` runs it.
 
     In `probing`, `tuning` and `ceiling` the demo fills in backbone, data, out, seed and
     random_weights; give these `Path()` or `DataConfig(root=Path())` where they are required.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pc_data.show_parts import GROUND, INK
 from pc_geometry.atomic import atomic_file
 
-from pc_train.oblique import REACH, is_room, oblique_view, view_middle
+from pc_train.reports.oblique import REACH, is_room, oblique_view, view_middle
 
 FIRST_BATCH = "first_batch.png"
 _COLUMNS = 3

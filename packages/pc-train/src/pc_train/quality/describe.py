@@ -28,9 +28,9 @@ from torch import Tensor
 from pc_train.configs import FeaturesConfig
 from pc_train.fitting import pick_device
 from pc_train.limited import labelled_scans
-from pc_train.nearest_classes import nearest_classes
 from pc_train.networks import NamedBackbone, open_backbone, weights_file
 from pc_train.notices import notice
+from pc_train.quality.nearest_classes import nearest_classes
 from pc_train.runs import open_run, write_json
 from pc_train.samples import Augmented, first_of_voxels, to_input
 from pc_train.scores import input_arguments, resolve_voxel_size, sample_to_score
@@ -88,7 +88,7 @@ def describe_features(config: FeaturesConfig) -> Quality:
         MachineError: If a GPU is asked for where there is none.
         ValueError: If the backbone does not fit, or the folder is of something else.
     """
-    from pc_train.quality_report import report_quality
+    from pc_train.quality.report import report_quality
 
     seed = config.seed if config.random_weights else None
     backbone = open_backbone(config.backbone, random_seed=seed)

@@ -14,7 +14,15 @@ from jaxtyping import Float, Int64
 from matplotlib import colormaps
 from pc_data.colors import IGNORED, class_colors
 
-from pc_train.oblique import AZIMUTH, ELEVATION, REACH, WALLS, is_room, point_spacing, view_middle
+from pc_train.reports.oblique import (
+    AZIMUTH,
+    ELEVATION,
+    REACH,
+    WALLS,
+    is_room,
+    point_spacing,
+    view_middle,
+)
 
 _MOST_POINTS = 60_000
 _NO_CLASS = "no label"
@@ -158,7 +166,7 @@ def cloud_figure(cloud: Cloud, caption: str) -> str:
 
 def viewer_script() -> tuple[str, str]:
     """The script of all views of a page, and the digest by which a policy admits it."""
-    script = resources.files("pc_train").joinpath("viewer.js").read_text(encoding="utf-8")
+    script = resources.files("pc_train.reports").joinpath("viewer.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return script, f"sha256-{digest}"
 

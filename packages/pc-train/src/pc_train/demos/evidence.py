@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from pc_train.demo_report import measure_title
+from pc_train.demos.report import measure_title
 from pc_train.networks import BACKBONE_FILE
-from pc_train.report import percent
+from pc_train.reports.page import percent
 from pc_train.run_folders import RunFolder, read_run
 from pc_train.runs import write_text
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pc_train.demo import measure, open_demo
-from pc_train.demo_plan import Demo, Pretrain
+from pc_train.demos.demo import measure, open_demo
+from pc_train.demos.plan import Demo, Pretrain
+from pc_train.demos.study_cost import Cost, measure_cost
+from pc_train.demos.study_report import report_study
 from pc_train.notices import notice
 from pc_train.runs import write_json
 from pc_train.scores import Score
-from pc_train.study_cost import Cost, measure_cost
-from pc_train.study_report import report_study
 
 RANDOM = "random"
 _COSTS = ("seconds_per_step", "peak_bytes")

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pc_train.demo_report import measure_title, summary_rows
-from pc_train.figures import plot_curves, plot_iou, plot_watched_runs
-from pc_train.report import Report, percent, read_pictures
+from pc_train.demos.report import measure_title, summary_rows
+from pc_train.demos.study_report import study_header, study_rows
+from pc_train.reports.figures import plot_curves, plot_iou, plot_watched_runs
+from pc_train.reports.page import Report, percent, read_pictures
 from pc_train.run_folders import RunFolder, read_run, short_names
 from pc_train.runs import flatten
-from pc_train.study_report import study_header, study_rows
 
 _GROUPS = {
     "Pre-training": ("pretrain",),

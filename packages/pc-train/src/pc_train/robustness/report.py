@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 from pc_data.corruptions.levels import CorruptedScans
 from pc_data.scan import Scan
 
-from pc_train.figures import plot_iou
-from pc_train.report import Report, percent
-from pc_train.robustness import Robustness
-from pc_train.robustness_config import RobustnessConfig
-from pc_train.robustness_measures import (
+from pc_train.reports.figures import plot_iou
+from pc_train.reports.page import Report, percent
+from pc_train.robustness.config import RobustnessConfig
+from pc_train.robustness.measures import (
     MINKUNET18,
     MINKUNET18_CLEAN,
     mean_over_corruptions,
     resilience_rates,
 )
+from pc_train.robustness.score import Robustness
 
 _MADE_UP = "#ff6b35"
 _DARK, _INK = "#10141b", "#d7dce5"

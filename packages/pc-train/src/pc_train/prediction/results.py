@@ -16,10 +16,10 @@ from pc_data.progress import progress_line
 from pc_data.scan import Scan
 from pc_geometry.atomic import atomic_file, remove_unfinished
 
-from pc_train.feature_colors import color_scale
-from pc_train.predict_config import PredictConfig
-from pc_train.predict_inputs import Cloud
-from pc_train.row_files import RowFile, feature_file
+from pc_train.prediction.config import PredictConfig
+from pc_train.prediction.inputs import Cloud
+from pc_train.prediction.row_files import RowFile, feature_file
+from pc_train.reports.feature_colors import color_scale
 
 SUMMARY = "prediction.json"
 _CLASSES, _CLASSES_PLY, _FEATURES_PLY = "classes.npy", "classes.ply", "features.ply"

@@ -7,12 +7,12 @@ from pc_data.datasets import DataConfig, open_dataset
 from pc_data.show import show_scan
 
 from pc_train.callbacks import read_curve
-from pc_train.demo_plan import Demo
-from pc_train.figures import plot_curves, plot_iou
+from pc_train.demos.plan import Demo
 from pc_train.networks import load_model, open_backbone
-from pc_train.pictures import cloud_of_answers, picture_of_classes, picture_of_correlation
-from pc_train.report import Report, iou_rows, percent
-from pc_train.score_report import add_confusion
+from pc_train.reports.figures import plot_curves, plot_iou
+from pc_train.reports.page import Report, iou_rows, percent
+from pc_train.reports.pictures import cloud_of_answers, picture_of_classes, picture_of_correlation
+from pc_train.reports.scores import add_confusion
 from pc_train.scores import Score, read_confusion, sample_to_score
 from pc_train.segmentation import SegmentationModel
 
@@ -60,7 +60,7 @@ def report_demo(
     Args:
         demo: Its texts and the app's own figures.
         out: Folder of the demo, its runs finished.
-        summary: As `pc_train.demo.run_demo` returns it.
+        summary: As `pc_train.demos.demo.run_demo` returns it.
         scores: By seed, measure and source of weights.
         data: The world.
     """

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from pc_train.configs import FeaturesConfig
-from pc_train.figures import features_as_colors, plot_colors
 from pc_train.networks import NamedBackbone
-from pc_train.pictures import cloud_of_features, picture_of_correlation, picture_of_tsne
-from pc_train.quality import Drawn, Quality
-from pc_train.report import Report, percent
+from pc_train.quality.describe import Drawn, Quality
+from pc_train.reports.figures import features_as_colors, plot_colors
+from pc_train.reports.page import Report, percent
+from pc_train.reports.pictures import cloud_of_features, picture_of_correlation, picture_of_tsne
 from pc_train.scores import sample_to_score
 
 

@@ -1,0 +1,1 @@
+"""Features and classes of clouds without labels."""

@@ -1,0 +1,1 @@
+"""What features are like without training on them."""

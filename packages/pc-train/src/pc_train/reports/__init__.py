@@ -1,0 +1,1 @@
+"""What people look at: pages, curves, views of clouds, runs side by side."""
