@@ -176,3 +176,11 @@ def test_tensors_of_another_network(tmp_path):
     save_backbone(file, backbone, name=NAME, arguments=backbone.arguments | {"depth": 4}, card={})
     with pytest.raises(ValueError, match=r"does not fit the network that it names: .*layers\.3"):
         load_backbone(file)
+
+
+def test_network_of_a_name_that_there_is_not(tmp_path):
+    backbone = build()
+    file = tmp_path / "a.safetensors"
+    save_backbone(file, backbone, name="wafleiron", arguments=backbone.arguments, card={})
+    with pytest.raises(ValueError, match=r"a\.safetensors: its network .* called 'wafleiron'"):
+        load_backbone(file)

@@ -396,6 +396,13 @@ def test_missing_arguments(program, capsys):
     assert "missing: world" in refused(program, capsys, "make --out d")
 
 
+def test_missing_in_a_file_too(program, capsys, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("lr: 1.0\n")
+    said = refused(program, capsys, f"pretrain --config {file}")
+    assert said == f"error: missing: --out; pass it, or set it in {file}"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

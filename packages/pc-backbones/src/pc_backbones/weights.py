@@ -85,7 +85,11 @@ def load_backbone(
 
     card = read_card(path)
     arguments = {**card["arguments"], **overrides}
-    backbone = create_backbone(card["name"], arguments.pop("in_dim"), **arguments)
+    try:
+        backbone = create_backbone(card["name"], arguments.pop("in_dim"), **arguments)
+    except (LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise ValueError(f"{path}: its network cannot be built: {reason}") from error
     try:
         backbone.load_state_dict(load_file(path))
     except RuntimeError as error:

@@ -367,7 +367,8 @@ def _explain(message: str, parser: jsonargparse.ArgumentParser, words: Sequence[
     if found := re.search(r"nrecognized arguments: (\S+)", message):
         return f"unexpected argument {found[1]!r}"
     if found := re.search(r"arguments are required: (.+)", message):
-        return f"missing: {_as_flags(found[1], flags)}"
+        beside = f"; pass it, or set it in {', '.join(files)}" if files else ""
+        return f"missing: {_as_flags(found[1], flags)}{beside}"
     if found := re.search(r"(?:Group '(.+)' does not accept o|O)ption '(.+?)'", message):
         where = f"{', '.join(files)}: " if files else ""
         group = found[1] or (re.findall(r'Parser key "(\S+)"', message) or [""])[0]

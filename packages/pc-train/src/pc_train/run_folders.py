@@ -119,7 +119,8 @@ def _command(path: Path, settings: Mapping[str, Any]) -> str:
     for command, keys in known.items():
         if keys <= set(settings):
             return command
+    shown = ", ".join(f"{key!s:.40}" for key in list(settings)[:5])
     raise ValueError(
-        f"{path} is of a command that is not compared, by its settings "
-        f"({', '.join(map(str, list(settings)[:5]))}, ...); pass folders of {', '.join(known)}"
+        f"{path} is of a command that is not compared, by its settings ({shown}, ...); pass "
+        f"folders of {', '.join(known)}"
     )

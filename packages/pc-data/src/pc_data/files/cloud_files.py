@@ -15,18 +15,15 @@ A column of three values is taken apart by its name: `xyz`, `coord` and the like
 arrays of Python objects are refused.
 """
 
-import io
-import math
-import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from pc_data.errors import DataError
 from pc_data.files.las import read_las
+from pc_data.files.npy import parse_npy, read_npy
 from pc_data.files.pcd import read_pcd
 from pc_data.files.ply import read_ply
 from pc_data.files.points import count_points
@@ -95,18 +92,6 @@ def read_columns(file: Path, *, columns: Sequence[str] = ()) -> dict[str, np.nda
     return found
 
 
-def read_npy(file: Path) -> np.ndarray:
-    """Read an .npy file, never executing anything.
-
-    Raises:
-        DataError: If the file is missing, damaged, of another length than its header says, or
-            holds Python objects.
-    """
-    if not file.is_file():
-        raise DataError(f"{file}: file is missing; restore it or drop its scan")
-    return _parse_npy(file.read_bytes(), str(file))
-
-
 # --- files with names
 
 
@@ -121,34 +106,6 @@ def _vertices(file: Path) -> dict[str, np.ndarray]:
 
 
 # --- arrays
-
-
-def _parse_npy(data: bytes, place: str) -> np.ndarray:
-    stream = io.BytesIO(data)
-    try:
-        shape, in_columns, dtype = _parse_npy_header(stream)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects, which are not read")
-        due, left = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-        if due != left or min(shape, default=0) < 0:
-            raise ValueError(f"shape {shape} of {dtype} takes {due} bytes, but {left} follow")
-        array = np.frombuffer(data, dtype=dtype, offset=stream.tell())
-        return array.reshape(shape, order="F" if in_columns else "C")
-    except Exception as error:  # NumPy takes the header apart with Python's tokenizer
-        raise DataError(
-            f"{place}: not an array that can be read: {error}; write it again with numpy.save"
-        ) from error
-
-
-def _parse_npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(stream)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Python's parser, over what is no header
-        if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)
-        if version == (2, 0):
-            return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
 
 
 def _read_parts(file: Path) -> dict[str, np.ndarray]:
@@ -179,7 +136,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
                 )
             for member in members:
                 name = member.filename.removesuffix(".npy")
-                arrays[name] = _parse_npy(archive.read(member), f"{file}: {member.filename}")
+                arrays[name] = parse_npy(archive.read(member), f"{file}: {member.filename}")
     except DataError:
         raise
     except Exception as error:  # a damaged archive can fail in any step

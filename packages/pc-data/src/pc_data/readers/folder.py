@@ -41,8 +41,9 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from pc_data.errors import DataError
-from pc_data.files.cloud_files import read_columns, read_npy
+from pc_data.files.cloud_files import read_columns
 from pc_data.files.clouds import FIELDS, find_column, to_scan, warn_of_unit
+from pc_data.files.npy import read_npy
 from pc_data.files.points import raise_defect, read_labels
 from pc_data.layouts import known_split
 from pc_data.readers.folder_files import files_of_split, require_columns, scan_files

@@ -4,15 +4,14 @@ Source: Panoptic nuScenes (Fong et al., RA-L 2022, arXiv:2109.03805): 1000 * raw
     0 for points in several boxes and for points of things in none.
 """
 
-import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt16
-from numpy.lib import format as npy
 
 from pc_data.errors import DataError
+from pc_data.files.npy import parse_npy
 
 OBJECTS = 1000
 """Numbers of objects that each class has room for."""
@@ -34,23 +33,17 @@ def read_panoptic(file: Path, *, num_points: int) -> UInt16[np.ndarray, " n"]:
         raise DataError(f"{file}: panoptic label file is missing; restore it or drop the scan")
     try:
         content = _extract(file, most=2 * num_points + _HEADER)
-        stream = io.BytesIO(content)
-        read_header = {
-            (1, 0): npy.read_array_header_1_0,
-            (2, 0): npy.read_array_header_2_0,
-        }[npy.read_magic(stream)]
-        shape, _, dtype = read_header(stream)
-    except Exception as error:  # NumPy takes the header apart with Python's tokenizer
+    except Exception as error:  # of several ways to pack, each with errors of its own
         raise DataError(
             f"{file}: not an archive with an array 'data' ({error}); fetch it again"
         ) from error
-    size = len(content) - stream.tell()
-    if shape != (num_points,) or dtype != np.uint16 or size != 2 * num_points:
+    labels = parse_npy(content, f"{file}: data.npy")
+    if labels.shape != (num_points,) or labels.dtype != np.uint16:
         raise DataError(
-            f"{file}: {dtype} labels of shape {shape} in {size} bytes, expected {num_points} of "
+            f"{file}: {labels.dtype} labels of shape {labels.shape}, expected {num_points} of "
             "uint16; fetch the labels that belong to this scan"
         )
-    return np.frombuffer(content, dtype, offset=stream.tell())
+    return labels
 
 
 def _extract(file: Path, *, most: int) -> bytes:
