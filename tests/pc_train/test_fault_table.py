@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from tests.fuzz_readers import DATASETS, PARSERS
+from tests.hostile_cases import CASES
 from tests.pc_data.test_bad_samples import WORKERS
 from tests.pc_train.test_checkpoints import DAMAGES
 from tests.pc_train.test_disk import FAULTS
@@ -10,6 +12,7 @@ from tests.pc_train.test_faults import KILLS, MESSAGES, STOPS
 from tests.pc_train.test_finite import DEATHS, KINDS, PRECISIONS
 from tests.pc_train.test_interruption import SIGNALS
 from tests.pc_train.test_processes import ENDS
+from tests.test_fuzz import NUM
 from tests.test_kills import APPS, FEWEST_CALLS
 from tests.test_kills import KILLS as KILLS_OF_APP
 
@@ -29,6 +32,9 @@ COUNTS = {
     "no space, quota, read-only or I/O error at each call of a save": len(FAULTS),
     "saves that fail; a disk of 1 MB that is full": 6,
     "a checkpoint cut, emptied, with a flipped bit, or of another run": len(DAMAGES) + 3,
+    f"a file of any kind that is read, damaged at random: {len(PARSERS)} kinds of files and "
+    f"{len(DATASETS)} datasets, {NUM} times each": (len(PARSERS) + len(DATASETS)) * NUM,
+    "a pickle, YAML, archive or path made to harm": len(CASES),
     "a loader process killed, or without memory, shared memory or file handles": len(KILLS)
     + len(MESSAGES),
     "a GPU out of memory (raised by a test)": 1,
