@@ -1,8 +1,15 @@
-"""Fixtures that several packages' tests share."""
+"""Fixtures that several packages' tests share, and how the processes that run them share cores."""
+
+import os
 
 import pytest
 
 from tests.fork_server import start_with_apps
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch and numba are imported
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(share, 1)))
 
 
 def pytest_collection_finish(session):

@@ -17,8 +17,9 @@ BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 _MEASURES = ("linear_probe_miou", "finetune_1pct_miou")
 _NOTE = (
     "mIoU in %: mean ± standard deviation over the seeds. Floor: a linear probe on the raw inputs;",
-    "ceiling: fine-tuning with all labels. Networks, worlds and steps differ between the rows,",
-    "so a row compares pre-trained with random weights, and not one method with another.",
+    "ceiling: fine-tuning with all labels, in so few steps that a good pre-training can pass it.",
+    "Networks, worlds and steps differ between the rows, so a row compares pre-trained with random",
+    "weights, and not one method with another.",
 )
 _DATA = {"nuscenes": "streets", "scannet": "rooms"}  # what a demo's world shows
 
