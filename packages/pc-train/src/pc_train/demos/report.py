@@ -73,9 +73,9 @@ def report_demo(
     report.heading("Does pre-training help?")
     report.table(["mIoU (%)", "pre-trained", "random weights", "gain"], summary_rows(summary))
     report.paragraph(
-        f"Between a floor of {percent(summary['floor_linear_probe_miou'])}% (a linear probe on the "
-        f"raw inputs) and a ceiling of {percent(summary['ceiling_all_labels_miou'])}% (the "
-        "pre-trained network fine-tuned with all labels, in twice the steps)."
+        f"To compare with: a floor of {percent(summary['floor_linear_probe_miou'])}% (a linear "
+        f"probe on the raw inputs), a ceiling of {percent(summary['ceiling_all_labels_miou'])}% "
+        "(the pre-trained network fine-tuned with all labels, in twice the steps)."
     )
     report.heading("Pre-training")
     curves = {f"seed {s}": read_curve(out / f"seed{s}" / "pretrain" / "metrics.csv") for s in seeds}
